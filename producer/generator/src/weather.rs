@@ -1,0 +1,82 @@
+//! Temperature of the service area: monthly normals, a daily wave and weather systems that last for days.
+
+use flux_schemas::time::{Date, Timestamp};
+
+use crate::noise::{Key, Lattice, Stream, stream};
+
+/// Monthly mean daily maximum and minimum, degrees Celsius, Houston Intercontinental 1991-2020 (NOAA normals, as
+/// tabulated in Wikipedia's Houston weather box).
+const MAXIMUM: [f64; 12] = [17.7, 19.9, 23.3, 26.7, 30.5, 33.5, 34.7, 34.9, 32.4, 28.2, 22.6, 18.5];
+const MINIMUM: [f64; 12] = [6.5, 8.7, 12.0, 15.4, 19.9, 23.2, 24.3, 24.1, 21.4, 16.1, 10.8, 7.6];
+
+/// Weather on the 15-minute lattice, whatever the interval of the run.
+#[derive(Debug)]
+pub(crate) struct Weather {
+    days: Stream,
+    fronts: Stream,
+    gusts: Stream,
+    octave_4: Lattice,
+    octave_128: Lattice,
+    octave_256: Lattice,
+}
+
+impl Weather {
+    pub(crate) fn new(seed: u64) -> Self {
+        let key = Key::new(seed, 5, 0);
+        Self {
+            days: key.stream(stream::WEATHER),
+            fronts: key.stream(stream::WEATHER + 1),
+            gusts: key.stream(stream::WEATHER + 2),
+            octave_4: Lattice::new(2),
+            octave_128: Lattice::new(7),
+            octave_256: Lattice::new(8),
+        }
+    }
+
+    /// Degrees Celsius at `at`; `local_seconds` is the same moment in civil time.
+    pub(crate) fn temperature(&self, at: Timestamp, local_seconds: i64) -> f64 {
+        let quarter = at.0.div_euclid(900_000);
+        let (maximum, minimum, summer) = normals(local_seconds.div_euclid(86_400));
+        let (middle, amplitude) = ((maximum + minimum) / 2.0, (maximum - minimum) / 2.0);
+        let hour = local_seconds.rem_euclid(86_400) as f64 / 3600.0;
+        let daily = libm::cos(2.0 * std::f64::consts::PI * (hour - 15.0) / 24.0);
+        let swing = amplitude * (1.0 + 0.25 * self.octave_128.at(self.days, quarter, 0)) * daily;
+        // Fronts move the temperature by 1.4 degrees in summer and 5.6 in winter.
+        let front_size = 5.6 - 4.2 * summer;
+        let front = 0.8 * self.octave_256.at(self.fronts, quarter, 0) + 0.6 * self.octave_128.at(self.fronts, quarter, 31);
+        middle + swing + front_size * front + 0.4 * self.octave_4.at(self.gusts, quarter, 0)
+    }
+}
+
+/// Normals of a civil day, interpolated between the middles of the months, and how much of summer it is (0 to 1).
+fn normals(day: i64) -> (f64, f64, f64) {
+    let date = Date::from_days(day);
+    let this = (date.month - 1) as usize;
+    let fraction = (f64::from(date.day) - 15.0) / 30.0;
+    let other = if fraction < 0.0 { (this + 11) % 12 } else { (this + 1) % 12 };
+    let weight = if fraction < 0.0 { -fraction } else { fraction };
+    let blend = |table: &[f64; 12]| table[this] * (1.0 - weight) + table[other] * weight;
+    let (maximum, minimum) = (blend(&MAXIMUM), blend(&MINIMUM));
+    let (coldest, hottest) = ((17.7 + 6.5) / 2.0, (34.9 + 24.1) / 2.0);
+    let summer = (((maximum + minimum) / 2.0 - coldest) / (hottest - coldest)).clamp(0.0, 1.0);
+    (maximum, minimum, summer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn monthly_means_stay_near_the_normals() {
+        let weather = Weather::new(11);
+        for (month, normal) in [(1, 12.1), (8, 29.5)] {
+            let first = Date { year: 2025, month, day: 1 }.days();
+            let hours = 30 * 24;
+            let sum: f64 = (0..hours)
+                .map(|hour| weather.temperature(Timestamp::from_seconds(first * 86_400 + hour * 3600), first * 86_400 + hour * 3600))
+                .sum();
+            let mean = sum / hours as f64;
+            assert!((mean - normal).abs() < 4.0, "month {month}: {mean}");
+        }
+    }
+}

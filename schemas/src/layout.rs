@@ -1,0 +1,6 @@
+//! What the writers put at each destination, and `verify` reads there: one definition for both sides.
+
+pub mod json;
+pub mod plan;
+pub mod table;
+pub mod token;
