@@ -1,1 +1,219 @@
-//! placeholder
+//! Emits a run to Kafka, exactly once.
+//!
+//! ```text
+//! RunSpec in ami.runs ─▶ a thread per owned shard: stream ─▶ pace ─▶ transaction {readings, progress} ─▶ commit
+//! ```
+//! Every transaction carries readings and the shard's progress, so what is committed and how far the shard has come
+//! cannot differ. A restart asks the ledger, never its memory: `init_transactions` first (it finishes or aborts the
+//! predecessor's transaction and fences it), then the ledger up to its high watermark, then the stream from there.
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | killed in a transaction | aborted by the successor or by timeout; the rows are generated again, identical |
+//! | killed in a commit | the ledger says whether it happened |
+//! | frozen past the transaction timeout | fenced; starts over from the ledger if nobody else has written meanwhile |
+//! | a second producer of the same shard | one of them finds the other's progress in the ledger and stops |
+//! | brokers away | sends wait, then the transaction is abandoned and tried again; nothing is dropped |
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`] | the keys of the role |
+//! | [`ledger`] | the spec, written once |
+//! | [`pace`] | when a row is due, and the rate limit |
+//! | [`publish`] | transactions; the only module that names a Kafka producer |
+//! | [`shard`] | the loop |
+//! | [`progress`] | what the role tells the world |
+
+pub mod ledger;
+pub mod pace;
+pub mod progress;
+pub mod publish;
+pub mod settings;
+pub mod shard;
+
+use std::sync::Arc;
+
+use flux_generator::run::{Request, Run, TopicOfRun};
+use flux_schemas::{codec::READING_SCHEMA, framing::SchemaId, run::RunId};
+use flux_service::{
+    kafka::topics::{self, TopicSpec},
+    logging::chain,
+    registry::{self, Registry},
+    shutdown::Shutdown,
+};
+
+use crate::{progress::Telemetry, settings::ProducerSettings};
+
+/// Why a producer ends without having finished. Nothing is lost: whatever was not committed is generated again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] flux_service::kafka::Error),
+    /// The schema registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The run cannot be produced by this binary, or not as asked.
+    #[error(transparent)]
+    Run(#[from] flux_generator::run::Error),
+    /// The ledger holds what is no ledger record.
+    #[error("topic {topic} holds {finding}; point kafka.runs_topic at the ledger")]
+    Ledger {
+        /// Ledger topic.
+        topic: String,
+        /// What was found.
+        finding: String,
+    },
+    /// The run exists and is another one.
+    #[error("run {run} exists with {field} {theirs}, {ours} was asked for; drop the flag to go on with it, or choose another --run")]
+    Contradiction {
+        /// Run.
+        run: RunId,
+        /// Setting.
+        field: &'static str,
+        /// In the ledger.
+        theirs: String,
+        /// Asked for.
+        ours: String,
+    },
+    /// The topic was replaced under the run.
+    #[error("run {run} was written to topic {topic} with id {theirs}, which is now {ours}: the topic was deleted and created again; start a new run")]
+    TopicReplaced {
+        /// Run.
+        run: RunId,
+        /// Topic.
+        topic: String,
+        /// In the ledger.
+        theirs: String,
+        /// Now.
+        ours: String,
+    },
+    /// Another process produces the shard.
+    #[error("shard {shard} of run {run} is being produced by another process (incarnation {rival}); stop one of the two")]
+    Rival {
+        /// Run.
+        run: RunId,
+        /// Shard.
+        shard: i32,
+        /// The other's incarnation.
+        rival: String,
+    },
+}
+
+/// A run that is set up: topics exist, the schema is registered, the spec is in the ledger.
+#[derive(Debug)]
+pub struct Established {
+    /// The run.
+    pub run: Arc<Run>,
+    schema: SchemaId,
+}
+
+/// Sets a run up, or finds the one that is there. `request` is what a new run would be; `explicit` names the settings
+/// that a person gave, which must agree with an existing run.
+///
+/// # Errors
+/// [`Error`]: nothing was emitted.
+pub async fn establish(settings: &ProducerSettings, run: RunId, request: &Request, explicit: &[&str]) -> Result<Established, Error> {
+    let readings = TopicSpec {
+        name: &settings.readings_topic,
+        partitions: settings.partitions,
+        exact_partitions: true,
+        replication: settings.replication,
+        config: &[("cleanup.policy", "delete"), ("retention.ms", "604800000"), ("message.timestamp.type", "CreateTime")],
+    };
+    let topic = topics::ensure(&settings.kafka, &readings).await?;
+    let runs = TopicSpec {
+        name: &settings.runs_topic,
+        partitions: 1,
+        exact_partitions: true,
+        replication: settings.replication,
+        config: &[("cleanup.policy", "compact"), ("retention.ms", "-1")],
+    };
+    topics::ensure(&settings.kafka, &runs).await?;
+    let registry = Registry::new(&settings.registry)?;
+    let schema = register(&registry, &format!("{}-value", settings.readings_topic)).await?;
+    let topic_id = topic.topic_id.clone();
+    let topic = TopicOfRun {
+        name: settings.readings_topic.clone(),
+        cluster_id: topic.cluster_id,
+        topic_id: topic.topic_id,
+        partitions: topic.partitions,
+    };
+    let spec = request.spec(run, topic, settings.shards)?;
+    let (kafka, runs_topic) = (settings.kafka.clone(), settings.runs_topic.clone());
+    let written = {
+        let spec = spec.clone();
+        tokio::task::spawn_blocking(move || ledger::write_once(&kafka, &runs_topic, &spec))
+            .await
+            .expect("the ledger does not panic")?
+    };
+    ledger::agree(&written, &spec, explicit)?;
+    if written.topic_id != topic_id {
+        return Err(Error::TopicReplaced { run, topic: written.topic, theirs: written.topic_id, ours: topic_id });
+    }
+    Ok(Established { run: Arc::new(Run::new(written)?), schema })
+}
+
+/// The registry may start after us: wait for it a while.
+async fn register(registry: &Registry, subject: &str) -> Result<SchemaId, Error> {
+    let mut attempts = 0;
+    loop {
+        match registry.register(subject, READING_SCHEMA).await {
+            Ok(id) => return Ok(SchemaId(id)),
+            Err(error @ registry::Error::Unavailable { .. }) if attempts < 10 => {
+                attempts += 1;
+                tracing::warn!(error = chain(&error), "waiting for the schema registry");
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Emits the owned shards until the run is over or shutdown is asked for. Returns whether they are all finished.
+///
+/// # Errors
+/// The first shard's [`Error`]; the other shards are stopped after their open transaction.
+pub async fn produce(
+    settings: &ProducerSettings,
+    established: &Established,
+    telemetry: &Arc<Telemetry>,
+    shutdown: &Shutdown,
+) -> Result<bool, Error> {
+    let spec = established.run.spec();
+    let owned: Vec<i32> = (0..spec.shards).filter(|shard| settings.owns(*shard)).collect();
+    tracing::info!(run = %spec.run_id, seed = spec.seed as u64, shards = ?owned, "producing");
+    let (stop, stopped) = Shutdown::manual();
+    let forward = {
+        let (stop, mut shutdown) = (stop.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            shutdown.wait().await;
+            stop.request();
+        })
+    };
+    let mut threads = tokio::task::JoinSet::new();
+    for shard in owned {
+        let work = shard::Shard {
+            settings: settings.clone(),
+            run: established.run.clone(),
+            schema: established.schema,
+            shard,
+            telemetry: telemetry.clone(),
+            shutdown: stopped.clone(),
+        };
+        threads.spawn_blocking(move || work.produce());
+    }
+    let mut finished = true;
+    let mut failed = None;
+    while let Some(ended) = threads.join_next().await {
+        match ended.expect("a shard does not panic") {
+            Ok(done) => finished &= done,
+            Err(error) => {
+                stop.request();
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    forward.abort();
+    failed.map_or(Ok(finished), Err)
+}

@@ -1,0 +1,231 @@
+//! Kafka transactions. The only module of the crate that names a Kafka producer.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use flux_schemas::{
+    run::{RUN_HEADER, RunId},
+    source::Partition,
+};
+use flux_service::kafka::{self, KafkaSettings};
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+};
+
+use crate::settings::ProducerSettings;
+
+/// A transaction did not come through. Its rows are not in the log, or will be found there by the ledger: open a new
+/// publisher, ask the ledger and go on.
+#[derive(Debug, thiserror::Error)]
+#[error("transaction not completed while {doing}")]
+pub struct Abandoned {
+    doing: &'static str,
+    #[source]
+    source: KafkaError,
+}
+
+/// Collects what the broker said of each record.
+#[derive(Debug)]
+struct Deliveries {
+    /// By partition: offset after the last delivered record of the open transaction, -1 for none.
+    ends: Vec<AtomicI64>,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            // The progress record goes to the ledger's topic, which has partition 0 too: only readings carry headers.
+            Ok(message) if message.headers().is_some() => {
+                if let Some(end) = self.ends.get(message.partition() as usize) {
+                    end.fetch_max(message.offset() + 1, Relaxed);
+                }
+            }
+            Ok(_) => {}
+            Err((error, _)) => {
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
+            }
+        }
+    }
+}
+
+/// The transactional producer of one shard.
+pub struct Publisher {
+    producer: ThreadedProducer<Deliveries>,
+    headers: OwnedHeaders,
+    readings_topic: String,
+    runs_topic: String,
+    patience: Duration,
+}
+
+impl Publisher {
+    /// Takes over the shard's transactional id: a predecessor's open transaction is completed or aborted before this
+    /// returns, and the predecessor is fenced. Blocks.
+    ///
+    /// # Errors
+    /// [`kafka::Error::Unreachable`]: try again.
+    pub fn open(settings: &ProducerSettings, run: RunId, shard: i32, partitions: i32) -> Result<Self, kafka::Error> {
+        let deliveries = Deliveries {
+            ends: (0..partitions).map(|_| AtomicI64::new(-1)).collect(),
+            failure: Mutex::new(None),
+        };
+        let timeout = settings.transaction_timeout;
+        let mut config = transactional(&settings.kafka, &format!("flux.{run}.{shard}"), timeout);
+        config
+            .set("linger.ms", "20")
+            .set("compression.type", "lz4")
+            .set("batch.size", "524288")
+            .set("queue.buffering.max.messages", "100000")
+            .set("queue.buffering.max.kbytes", "32768");
+        let producer: ThreadedProducer<Deliveries> = config
+            .create_with_context(deliveries)
+            .map_err(|source| kafka::Error::Refused { doing: "creating a producer".into(), source })?;
+        initialise(&producer, &settings.kafka)?;
+        Ok(Self {
+            producer,
+            headers: OwnedHeaders::new().insert(Header { key: RUN_HEADER, value: Some(&run.0.to_be_bytes()) }),
+            readings_topic: settings.readings_topic.clone(),
+            runs_topic: settings.runs_topic.clone(),
+            patience: timeout,
+        })
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`Abandoned`].
+    pub fn begin(&self) -> Result<(), Abandoned> {
+        self.producer.begin_transaction().map_err(|source| Abandoned { doing: "beginning it", source })
+    }
+
+    /// Hands one reading over; waits while the client's queue is full, which is how back-pressure arrives here.
+    ///
+    /// # Errors
+    /// [`Abandoned`].
+    pub fn send(&self, partition: Partition, key: &str, value: &[u8], timestamp: i64) -> Result<(), Abandoned> {
+        let mut record = BaseRecord::to(&self.readings_topic)
+            .partition(partition.0)
+            .key(key)
+            .payload(value)
+            .timestamp(timestamp)
+            .headers(self.headers.clone());
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    self.check()?;
+                    std::thread::sleep(Duration::from_millis(5));
+                    record = returned;
+                }
+                Err((source, _)) => return Err(Abandoned { doing: "sending", source }),
+            }
+        }
+    }
+
+    /// Waits until every record is acknowledged; then the ends are known. Returns (partition, end) of this transaction.
+    ///
+    /// # Errors
+    /// [`Abandoned`].
+    pub fn flush(&self) -> Result<Vec<(i32, i64)>, Abandoned> {
+        self.producer.flush(self.patience).map_err(|source| Abandoned { doing: "waiting for acknowledgements", source })?;
+        self.check()?;
+        let ends = self.producer.context().ends.iter().enumerate();
+        Ok(ends.map(|(partition, end)| (partition as i32, end.load(Relaxed))).filter(|(_, end)| *end >= 0).collect())
+    }
+
+    /// Adds the progress record and commits. After this returns, readings and progress are both there.
+    ///
+    /// # Errors
+    /// [`Abandoned`]: whether it was committed, only the ledger knows.
+    pub fn commit(&self, key: &str, progress: &[u8]) -> Result<(), Abandoned> {
+        let record = BaseRecord::<str, [u8]>::to(&self.runs_topic).partition(0).key(key).payload(progress);
+        self.producer.send(record).map_err(|(source, _)| Abandoned { doing: "sending progress", source })?;
+        commit(&self.producer, self.patience)
+    }
+
+    fn check(&self) -> Result<(), Abandoned> {
+        let failure = self.producer.context().failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failure.map_or(Ok(()), |source| Err(Abandoned { doing: "delivering", source }))
+    }
+}
+
+/// Writes a run's spec in a transaction of its own.
+pub(crate) struct SpecWriter {
+    producer: ThreadedProducer<Deliveries>,
+    kafka: KafkaSettings,
+}
+
+const SPEC_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl SpecWriter {
+    /// Fences whoever else is about to write the spec of this run. Blocks.
+    pub(crate) fn open(kafka: &KafkaSettings, run: RunId) -> Result<Self, kafka::Error> {
+        let deliveries = Deliveries { ends: Vec::new(), failure: Mutex::new(None) };
+        let producer = transactional(kafka, &format!("flux.{run}.spec"), SPEC_TIMEOUT)
+            .create_with_context(deliveries)
+            .map_err(|source| kafka::Error::Refused { doing: "creating a producer".into(), source })?;
+        initialise(&producer, kafka)?;
+        Ok(Self { producer, kafka: kafka.clone() })
+    }
+
+    /// Writes and commits.
+    pub(crate) fn write(&self, topic: &str, key: &str, spec: &[u8]) -> Result<(), kafka::Error> {
+        let doing = "writing the run's spec";
+        let unreachable =
+            |source| kafka::Error::Unreachable { brokers: self.kafka.brokers.clone(), doing: doing.into(), source };
+        self.producer.begin_transaction().map_err(unreachable)?;
+        let record = BaseRecord::<str, [u8]>::to(topic).partition(0).key(key).payload(spec);
+        self.producer.send(record).map_err(|(source, _)| unreachable(source))?;
+        commit(&self.producer, SPEC_TIMEOUT).map_err(|abandoned| unreachable(abandoned.source))
+    }
+}
+
+/// What exactness needs, set last so that no property overrides it.
+fn transactional(kafka: &KafkaSettings, id: &str, timeout: Duration) -> ClientConfig {
+    let mut config = kafka.client();
+    config
+        .set("transactional.id", id)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("transaction.timeout.ms", timeout.as_millis().to_string())
+        .set("message.timeout.ms", timeout.as_millis().to_string());
+    config
+}
+
+fn initialise(producer: &ThreadedProducer<Deliveries>, kafka: &KafkaSettings) -> Result<(), kafka::Error> {
+    producer.init_transactions(Duration::from_secs(60)).map_err(|source| kafka::Error::Unreachable {
+        brokers: kafka.brokers.clone(),
+        doing: "taking over a transactional id".into(),
+        source,
+    })
+}
+
+/// A commit that times out is neither done nor undone: the same call again finds out.
+fn commit(producer: &ThreadedProducer<Deliveries>, patience: Duration) -> Result<(), Abandoned> {
+    let mut attempts = 0;
+    loop {
+        match producer.commit_transaction(patience) {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && attempts < 3 => attempts += 1,
+            Err(source) => return Err(Abandoned { doing: "committing", source }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Publisher").field("topic", &self.readings_topic).finish_non_exhaustive()
+    }
+}

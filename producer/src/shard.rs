@@ -1,0 +1,259 @@
+//! One shard: its rows in order, in transactions, from where the ledger says.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flux_generator::{
+    emission::{Cursor, Emit, ShardStream},
+    model::Contexts,
+    run::Run,
+};
+use flux_schemas::{
+    codec::encode,
+    framing::{SchemaId, write_header},
+    run::{LedgerRecord, PartitionEnd, Progress},
+};
+use flux_service::{backoff::Backoff, logging::chain, shutdown::Shutdown};
+
+use crate::{
+    Error, ledger,
+    pace::{Schedule, wall_ms},
+    progress::Telemetry,
+    publish::{Abandoned, Publisher},
+    settings::ProducerSettings,
+};
+
+/// Everything one shard needs.
+#[derive(Debug)]
+pub struct Shard {
+    /// Settings of the role.
+    pub settings: ProducerSettings,
+    /// The run.
+    pub run: Arc<Run>,
+    /// Id of the reading schema.
+    pub schema: SchemaId,
+    /// Which shard.
+    pub shard: i32,
+    /// Shared numbers.
+    pub telemetry: Arc<Telemetry>,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// How a stretch of work ended.
+enum Ended {
+    Finished,
+    Asked,
+    Lost(Abandoned),
+}
+
+impl Shard {
+    /// Emits until the run is over (`true`) or shutdown (`false`). Blocks its thread.
+    ///
+    /// # Errors
+    /// [`Error::Rival`] when another process emits the same shard; [`Error::Kafka`] when Kafka refuses.
+    pub fn produce(&self) -> Result<bool, Error> {
+        let incarnation = format!("{}-{}-{}", std::process::id(), wall_ms(), self.shard);
+        let mut backoff = Backoff::default();
+        let mut known: Option<Progress> = None;
+        let mut first = true;
+        while !self.shutdown.requested() {
+            let publisher = match Publisher::open(&self.settings, self.run.id(), self.shard, self.run.spec().partitions) {
+                Ok(publisher) => publisher,
+                Err(error @ flux_service::kafka::Error::Unreachable { .. }) => {
+                    tracing::warn!(shard = self.shard, error = chain(&error), "waiting for Kafka");
+                    self.pause(backoff.wait());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let record = ledger::read(&self.settings.kafka, &self.settings.runs_topic, self.run.id())?;
+            let committed = record.progress.get(&self.shard).cloned();
+            if !first {
+                self.refuse_rival(known.as_ref(), committed.as_ref(), &incarnation)?;
+            }
+            first = false;
+            known = committed;
+            if known.as_ref().is_some_and(|progress| progress.finished) {
+                return Ok(true);
+            }
+            let before = known.as_ref().map(|progress| progress.bucket);
+            match self.emit(&publisher, &mut known, &incarnation) {
+                Ended::Finished => return Ok(true),
+                Ended::Asked => return Ok(false),
+                Ended::Lost(abandoned) => {
+                    self.telemetry.abandoned();
+                    tracing::warn!(shard = self.shard, error = chain(&abandoned), "transaction abandoned: asking the ledger");
+                    if known.as_ref().map(|progress| progress.bucket) != before {
+                        backoff.reset();
+                    }
+                    self.pause(backoff.wait());
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// After a lost transaction the ledger must say what we last knew, or what we were committing. Anything else was
+    /// written by somebody who emits the same shard.
+    fn refuse_rival(&self, known: Option<&Progress>, committed: Option<&Progress>, ours: &str) -> Result<(), Error> {
+        match committed {
+            Some(committed) if Some(committed) != known && committed.incarnation != ours => Err(Error::Rival {
+                run: self.run.id(),
+                shard: self.shard,
+                rival: committed.incarnation.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn emit(&self, publisher: &Publisher, known: &mut Option<Progress>, incarnation: &str) -> Ended {
+        let cursor = known.as_ref().map(|progress| Cursor { bucket: progress.bucket, ordinal: progress.ordinal as u64 });
+        let mut stream = ShardStream::new(self.run.clone(), self.shard, cursor);
+        let first_arrival = stream.peek().map_or(0, |emit| emit.arrival);
+        let schedule = Schedule::new(self.settings.speed, first_arrival, wall_ms());
+        self.work(publisher, &mut stream, schedule, known, incarnation).unwrap_or_else(Ended::Lost)
+    }
+
+    fn work(
+        &self,
+        publisher: &Publisher,
+        stream: &mut ShardStream,
+        schedule: Schedule,
+        known: &mut Option<Progress>,
+        incarnation: &str,
+    ) -> Result<Ended, Abandoned> {
+        let mut contexts = Contexts::default();
+        let mut value = Vec::with_capacity(256);
+        let mut open: Option<Transaction> = None;
+        let mut granted = 0u32;
+        let mut now = wall_ms();
+        while let Some(emit) = stream.peek() {
+            let wait = self.wait(&schedule, emit, &mut granted, &mut now);
+            let age = open.as_ref().map(|open| open.since.elapsed());
+            let asked = self.shutdown.requested();
+            let full = open.as_ref().is_some_and(|open| open.rows >= self.settings.transaction_rows);
+            // A transaction is never left open across a wait: readers would stand still behind it.
+            if full || asked || age.is_some_and(|age| age + wait >= self.settings.transaction_interval) {
+                if let Some(done) = open.take() {
+                    self.commit(publisher, stream, known, incarnation, &done)?;
+                }
+            }
+            if asked {
+                return Ok(Ended::Asked);
+            }
+            if !wait.is_zero() {
+                self.pause(wait.min(Duration::from_millis(200)));
+                continue;
+            }
+            let transaction = match &mut open {
+                Some(transaction) => transaction,
+                None => open.insert(Transaction::begin(publisher)?),
+            };
+            let due = schedule.due(emit.arrival);
+            value.clear();
+            write_header(&mut value, self.schema);
+            let reading = self.run.reading(emit.meter, contexts.get(self.run.model(), emit.interval));
+            encode(&reading, &mut value);
+            publisher.send(self.run.partition(emit.meter), reading.meter_id, &value, schedule.stamp(due, now))?;
+            transaction.rows += 1;
+            transaction.bytes += value.len() as u64;
+            granted -= 1;
+            stream.advance();
+        }
+        // A shard without meters has no open transaction, and says all the same that it is finished.
+        let last = open.map_or_else(|| Transaction::begin(publisher), Ok)?;
+        self.commit(publisher, stream, known, incarnation, &last)?;
+        Ok(Ended::Finished)
+    }
+
+    /// How long the next row must wait: for its due time, then for the rate limit. The clock is read once a grant.
+    fn wait(&self, schedule: &Schedule, emit: Emit, granted: &mut u32, now: &mut i64) -> Duration {
+        let due = schedule.due(emit.arrival);
+        if *granted > 0 && due <= *now {
+            return Duration::ZERO;
+        }
+        *now = wall_ms();
+        if due > *now {
+            self.telemetry.health.pending(false);
+            self.telemetry.lag(0);
+            return Duration::from_millis((due - *now) as u64);
+        }
+        self.telemetry.health.pending(true);
+        self.telemetry.lag(*now - due);
+        if *granted > 0 {
+            return Duration::ZERO;
+        }
+        match self.telemetry.limit.take() {
+            Ok(rows) => {
+                *granted = rows;
+                if schedule.stamp(due, *now) == due {
+                    self.telemetry.offered_late(*now - due);
+                }
+                Duration::ZERO
+            }
+            Err(wait) => wait,
+        }
+    }
+
+    /// Flushes, writes progress and commits; `known` is then what the ledger says.
+    fn commit(
+        &self,
+        publisher: &Publisher,
+        stream: &ShardStream,
+        known: &mut Option<Progress>,
+        incarnation: &str,
+        transaction: &Transaction,
+    ) -> Result<(), Abandoned> {
+        let mut ends: BTreeMap<i32, i64> =
+            known.iter().flat_map(|progress| &progress.ends).map(|end| (end.partition, end.end)).collect();
+        ends.extend(publisher.flush()?);
+        let cursor = stream.cursor();
+        let progress = Progress {
+            run_id: self.run.id(),
+            shard: self.shard,
+            spec_hash: self.run.spec().hash(),
+            bucket: cursor.bucket,
+            ordinal: cursor.ordinal as i64,
+            ends: ends.into_iter().map(|(partition, end)| PartitionEnd { partition, end }).collect(),
+            on_time: stream.rows_before() as i64,
+            late: 0,
+            estimated: 0,
+            lost: 0,
+            finished: stream.peek().is_none(),
+            incarnation: incarnation.into(),
+        };
+        publisher.commit(&progress.key(), &progress.encode())?;
+        *known = Some(progress);
+        self.telemetry.committed(transaction.rows, transaction.bytes);
+        Ok(())
+    }
+
+    fn pause(&self, wait: Duration) {
+        let end = Instant::now() + wait;
+        while !self.shutdown.requested() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+}
+
+/// The open transaction.
+struct Transaction {
+    since: Instant,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Transaction {
+    fn begin(publisher: &Publisher) -> Result<Self, Abandoned> {
+        publisher.begin()?;
+        Ok(Self { since: Instant::now(), rows: 0, bytes: 0 })
+    }
+}

@@ -1,0 +1,66 @@
+//! Settings that every sink role shares.
+
+use std::time::Duration;
+
+use flux_service::settings::{Error, Key, Settings};
+
+/// Keys of every sink role, beside those of Kafka and the registry.
+pub const KEYS: &[Key] = &[
+    Key { name: "sink.name", default: "", help: "names the consumer group, the positions and the dead-letter topic; letters, digits, - and _; the kind of sink when not set", secret: false },
+    Key { name: "sink.linger", default: "1s", help: "longest a row waits in an open unit before it is submitted", secret: false },
+    Key { name: "sink.memory", default: "64MiB", help: "ceiling for rows held between Kafka and durable; the process needs about 30 MiB besides", secret: false },
+    Key { name: "sink.session_timeout", default: "10s", help: "after this Kafka gives a silent process's partitions to another", secret: false },
+    Key { name: "sink.drain", default: "20s", help: "after SIGTERM: longest wait for submitted rows to become durable", secret: false },
+    Key { name: "sink.accept_position", default: "false", help: "true: begin at the log's start although the destination knows no position and Kafka's mirror or log start is above 0", secret: false },
+];
+
+/// Settings of a sink role, checked.
+#[derive(Debug, Clone)]
+pub struct RunnerSettings {
+    /// Name of the sink.
+    pub name: String,
+    /// Topic to read.
+    pub topic: String,
+    /// Longest wait in an open unit.
+    pub linger: Duration,
+    /// Ceiling, bytes.
+    pub memory: usize,
+    /// Group session timeout.
+    pub session_timeout: Duration,
+    /// Wait for durable at the end.
+    pub drain: Duration,
+    /// Begin although the position is missing where it should not be.
+    pub accept_position: bool,
+}
+
+impl RunnerSettings {
+    /// From the keys; `kind` names the sink when `sink.name` does not.
+    ///
+    /// # Errors
+    /// [`Error`] names the key, the value and the rule.
+    pub fn new(settings: &Settings, kind: &str) -> Result<Self, Error> {
+        let name = settings.get("sink.name").unwrap_or(kind);
+        let valid = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+        if name.len() > 64 || !name.chars().all(valid) {
+            return Err(settings.wrong("sink.name", "use at most 64 letters, digits, - and _"));
+        }
+        let memory = settings.bytes("sink.memory")?;
+        if !((1 << 20)..=(1 << 40)).contains(&memory) {
+            return Err(settings.wrong("sink.memory", "use 1MiB to 1024GiB"));
+        }
+        Ok(Self {
+            name: name.into(),
+            topic: settings.require("kafka.readings_topic")?.into(),
+            linger: settings.duration("sink.linger")?,
+            memory: memory as usize,
+            session_timeout: settings.duration("sink.session_timeout")?,
+            drain: settings.duration("sink.drain")?,
+            accept_position: settings.parse("sink.accept_position", "use true or false")?,
+        })
+    }
+
+    /// The consumer group.
+    pub fn group(&self) -> String {
+        format!("flux-{}", self.name)
+    }
+}
