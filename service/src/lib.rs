@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`settings`] | configuration: flag, environment, file, default; each value keeps its origin |
 //! | [`kafka`] | login, topics, identity of a topic, reading a topic up to a barrier |
+//! | [`postgres`], [`s3`] | login to the stores
 //! | [`registry`] | schema registry client with a cache on disk |
 //! | [`health`] | HEALTHY, BUFFERING, STALLED, IDLE from progress, never from connectivity |
 //! | [`http`] | `/metrics`, `/livez`, `/readyz` on one port |
@@ -19,7 +20,9 @@ pub mod health;
 pub mod http;
 pub mod kafka;
 pub mod logging;
+pub mod postgres;
 pub mod registry;
+pub mod s3;
 pub mod settings;
 pub mod shutdown;
 pub mod usage;

@@ -7,7 +7,7 @@ use flux_service::settings::{Error, Key, Settings};
 /// Keys of every sink role, beside those of Kafka and the registry.
 pub const KEYS: &[Key] = &[
     Key { name: "sink.name", default: "", help: "names the consumer group, the positions and the dead-letter topic; letters, digits, - and _; the kind of sink when not set", secret: false },
-    Key { name: "sink.linger", default: "1s", help: "longest a row waits in an open unit before it is submitted", secret: false },
+    Key { name: "sink.linger", default: "", help: "longest a row waits in an open unit before it is submitted; when not set 1s, and 10s for s3, where every unit makes files", secret: false },
     Key { name: "sink.memory", default: "64MiB", help: "ceiling for rows held between Kafka and durable; the process needs about 30 MiB besides", secret: false },
     Key { name: "sink.session_timeout", default: "10s", help: "after this Kafka gives a silent process's partitions to another", secret: false },
     Key { name: "sink.drain", default: "20s", help: "after SIGTERM: longest wait for submitted rows to become durable", secret: false },
@@ -38,7 +38,7 @@ impl RunnerSettings {
     ///
     /// # Errors
     /// [`Error`] names the key, the value and the rule.
-    pub fn new(settings: &Settings, kind: &str) -> Result<Self, Error> {
+    pub fn new(settings: &Settings, kind: &str, default_linger: Duration) -> Result<Self, Error> {
         let name = settings.get("sink.name").unwrap_or(kind);
         let valid = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
         if name.len() > 64 || !name.chars().all(valid) {
@@ -51,7 +51,10 @@ impl RunnerSettings {
         Ok(Self {
             name: name.into(),
             topic: settings.require("kafka.readings_topic")?.into(),
-            linger: settings.duration("sink.linger")?,
+            linger: match settings.get("sink.linger") {
+                Some(_) => settings.duration("sink.linger")?,
+                None => default_linger,
+            },
             memory: memory as usize,
             session_timeout: settings.duration("sink.session_timeout")?,
             drain: settings.duration("sink.drain")?,
