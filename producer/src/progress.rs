@@ -1,9 +1,9 @@
 //! What the producer tells the world: metrics, health and the numbers of the status line.
 
-use std::sync::{
-    Arc,
+use std::{collections::BTreeSet, sync::{
+    Arc, Mutex, PoisonError,
     atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-};
+}};
 
 use axum::{Json, Router, extract::State, http::{HeaderMap, StatusCode}, routing::get};
 use flux_service::{health::Health, settings::Secret};
@@ -20,6 +20,7 @@ pub struct Telemetry {
     /// The rate limit of the process.
     pub limit: RateLimit,
     committed: AtomicU64,
+    caught_up: Mutex<BTreeSet<i32>>,
     lag_ms: AtomicI64,
     records: IntCounter,
     bytes: IntCounter,
@@ -38,6 +39,7 @@ impl Telemetry {
             health,
             limit: RateLimit::new(rate),
             committed: AtomicU64::new(0),
+            caught_up: Mutex::default(),
             lag_ms: AtomicI64::new(0),
             records: IntCounter::new("flux_producer_records_total", "Readings committed to Kafka by this process.")?,
             bytes: IntCounter::new("flux_producer_bytes_total", "Bytes of the values of those readings.")?,
@@ -82,6 +84,16 @@ impl Telemetry {
     pub fn lag(&self, ms: i64) {
         self.lag_ms.store(ms, Relaxed);
         self.lag.set(ms as f64 / 1000.0);
+    }
+
+    /// Everything of this shard that was due is committed.
+    pub fn caught_up(&self, shard: i32) {
+        self.caught_up.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
+    }
+
+    /// Shards whose back-fill is done.
+    pub fn shards_caught_up(&self) -> usize {
+        self.caught_up.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Rows committed by this process.

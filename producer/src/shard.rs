@@ -78,6 +78,7 @@ impl Shard {
             first = false;
             known = committed;
             if known.as_ref().is_some_and(|progress| progress.finished) {
+                self.telemetry.caught_up(self.shard);
                 return Ok(true);
             }
             let before = known.as_ref().map(|progress| progress.bucket);
@@ -146,6 +147,9 @@ impl Shard {
                 return Ok(Ended::Asked);
             }
             if !wait.is_zero() {
+                if open.is_none() && schedule.due(emit.arrival) > now {
+                    self.telemetry.caught_up(self.shard);
+                }
                 self.pause(wait.min(Duration::from_millis(200)));
                 continue;
             }
@@ -167,6 +171,7 @@ impl Shard {
         // A shard without meters has no open transaction, and says all the same that it is finished.
         let last = open.map_or_else(|| Transaction::begin(publisher), Ok)?;
         self.commit(publisher, stream, known, incarnation, &last)?;
+        self.telemetry.caught_up(self.shard);
         Ok(Ended::Finished)
     }
 

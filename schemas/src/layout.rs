@@ -3,4 +3,5 @@
 pub mod json;
 pub mod plan;
 pub mod table;
+pub mod table_files;
 pub mod token;

@@ -1,0 +1,46 @@
+//! `flux runs`.
+
+use std::process::ExitCode;
+
+use flux_schemas::time::Timestamp;
+use flux_service::{kafka::KafkaSettings, settings::Settings};
+use flux_verify::{read_ledger, verdict::grouped};
+use serde_json::json;
+
+use crate::cli::RunsArguments;
+
+pub(crate) async fn run(settings: &Settings, arguments: &RunsArguments) -> anyhow::Result<ExitCode> {
+    let kafka = KafkaSettings::new(settings)?;
+    let topic = settings.require("kafka.runs_topic")?.to_string();
+    let ledger = tokio::task::spawn_blocking(move || read_ledger(&kafka, &topic)).await??;
+    let mut rows = Vec::new();
+    for (id, record) in &ledger.runs {
+        let Some(spec) = &record.spec else { continue };
+        let committed: i64 = record.progress.values().map(|progress| progress.on_time + progress.late + progress.estimated).sum();
+        let finished = (0..spec.shards).all(|shard| record.progress.get(&shard).is_some_and(|progress| progress.finished));
+        let start = |interval: i64| Timestamp(interval * i64::from(spec.interval_seconds) * 1000).to_string();
+        rows.push(json!({
+            "run": id, "seed": spec.seed as u64, "meters": spec.meters, "interval_seconds": spec.interval_seconds,
+            "from": start(spec.first_interval), "to": spec.end_interval.map(start), "pattern": spec.pattern,
+            "topic": spec.topic, "committed": committed, "finished": finished,
+        }));
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:>13}  state", "run", "meters", "from", "to", "pattern", "committed");
+    for row in &rows {
+        println!(
+            "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:>13}  {}",
+            row["run"].as_str().unwrap_or_default(),
+            row["meters"],
+            row["from"].as_str().unwrap_or_default(),
+            row["to"].as_str().unwrap_or("open"),
+            row["pattern"].as_str().unwrap_or_default(),
+            grouped(row["committed"].as_u64().unwrap_or_default()),
+            if row["finished"] == true { "finished" } else { "going on" },
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,86 @@
+//! An S3 API on a folder: `s3s-fs` behind a lock a key, because by itself it checks a condition first and writes
+//! afterwards, and two writers would both win a create-only PUT.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Weak},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{Method, StatusCode},
+    response::{IntoResponse, Response},
+};
+use flux_service::shutdown::Shutdown;
+use s3s::{auth::SimpleAuth, service::{S3Service, S3ServiceBuilder}};
+use s3s_fs::FileSystem;
+use tokio::sync::Mutex;
+use tower::ServiceExt;
+
+use crate::{Error, listen, state};
+
+/// Access key of the stand-in.
+pub const ACCESS_KEY: &str = "flux";
+/// Secret key of the stand-in: it guards nothing but a folder on this machine's loopback.
+pub const SECRET_KEY: &str = "flux-local";
+
+struct Server {
+    service: S3Service,
+    locks: Mutex<HashMap<String, Weak<Mutex<()>>>>,
+}
+
+/// Serves the folder's sub-folders as buckets, until shutdown; makes `bucket`; returns the address.
+///
+/// # Errors
+/// [`Error`] when folder or port cannot be had.
+pub async fn serve(address: SocketAddr, folder: &Path, bucket: &str, mut shutdown: Shutdown) -> Result<SocketAddr, Error> {
+    state::folder(&folder.join(bucket))?;
+    let files = FileSystem::new(folder).map_err(|error| Error::Broken {
+        what: format!("{}: {error:?}", folder.display()),
+        fix: "choose another --data-dir".into(),
+    })?;
+    let mut builder = S3ServiceBuilder::new(files);
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let server = Arc::new(Server { service: builder.build(), locks: Mutex::default() });
+    let router = Router::new().fallback(handle).with_state(server);
+    let (listener, bound) = listen(address).await?;
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "S3 stand-in ended");
+        }
+    });
+    Ok(bound)
+}
+
+async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let conditional = request.method() == Method::PUT
+        && (request.headers().contains_key("if-none-match") || request.headers().contains_key("if-match"));
+    let lock = if conditional { Some(server.lock(request.uri().path()).await) } else { None };
+    let _held = match &lock {
+        Some(lock) => Some(lock.lock().await),
+        None => None,
+    };
+    match server.service.clone().oneshot(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}")).into_response(),
+    }
+}
+
+impl Server {
+    /// The lock of a key; forgotten when nobody holds it.
+    async fn lock(&self, key: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock().await;
+        if let Some(lock) = locks.get(key).and_then(Weak::upgrade) {
+            return lock;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(Mutex::new(()));
+        locks.insert(key.into(), Arc::downgrade(&lock));
+        lock
+    }
+}

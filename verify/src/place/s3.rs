@@ -1,0 +1,168 @@
+//! The bronze objects, and the plans that name them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use flux_schemas::{
+    layout::{
+        json::Row,
+        plan::{DATA_PREFIX, PLAN_PREFIX, Plan},
+    },
+    reading::{Energy, Quality, Reading, Segment, Voltage},
+    run::RunSpec,
+    source::{Partition, Source},
+    time::Timestamp,
+};
+use flux_service::s3::S3Login;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use parquet::{
+    file::reader::{FileReader, SerializedFileReader},
+    record::RowAccessor,
+};
+
+use crate::{Error, expectation::Expectation, tally::Tally};
+
+fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: impl ToString) -> impl Fn(E) -> Error {
+    move |error| Error::Place { place: "s3", doing: doing.to_string(), source: error.into() }
+}
+
+fn open(login: &S3Login) -> Result<Arc<dyn ObjectStore>, Error> {
+    login.open().map_err(failed("opening the bucket"))
+}
+
+fn source(spec: &RunSpec, partition: i32) -> Source {
+    Source {
+        cluster_id: spec.cluster_id.as_str().into(),
+        topic: spec.topic.as_str().into(),
+        topic_id: spec.topic_id.as_str().into(),
+        partition: Partition(partition),
+    }
+}
+
+async fn keys(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<Path>, Error> {
+    store.list(Some(&Path::from(prefix))).map_ok(|object| object.location).try_collect().await.map_err(failed(format!("listing {prefix}")))
+}
+
+async fn bytes(store: &dyn ObjectStore, key: &Path) -> Result<Bytes, Error> {
+    let got = store.get(key).await.map_err(failed(key))?;
+    got.bytes().await.map_err(failed(key))
+}
+
+async fn plan(store: &dyn ObjectStore, key: &Path) -> Result<Plan, Error> {
+    serde_json::from_slice(&bytes(store, key).await?).map_err(failed(key))
+}
+
+pub(super) async fn positions(login: &S3Login, sink: &str, spec: &RunSpec) -> Result<BTreeMap<i32, i64>, Error> {
+    let store = open(login)?;
+    let mut positions = BTreeMap::new();
+    for partition in 0..spec.partitions {
+        let prefix = flux_schemas::layout::plan::chain_prefix(sink, &source(spec, partition));
+        let last = keys(&*store, &prefix).await?.into_iter().max();
+        if let Some(last) = last {
+            let plan = plan(&*store, &last).await?;
+            // A plan counts once all its objects are there; the last object is put last but one never knows which.
+            let mut complete = true;
+            for object in &plan.objects {
+                complete &= store.head(&Path::from(object.key.as_str())).await.is_ok();
+            }
+            positions.insert(partition, if complete { plan.to } else { plan.from } as i64);
+        }
+    }
+    Ok(positions)
+}
+
+pub(super) async fn scan(login: &S3Login, sink: &str, expectation: &Expectation, tally: &mut Tally) -> Result<(), Error> {
+    let store = open(login)?;
+    let topic = &expectation.run().spec().topic;
+    let marker = format!("ami_stream_{topic}_");
+    let of_topic = |key: &Path| key.filename().is_some_and(|name| name.strip_prefix(&marker).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit())));
+    let objects: BTreeSet<Path> = keys(&*store, DATA_PREFIX).await?.into_iter().filter(of_topic).collect();
+    let mut planned = BTreeSet::new();
+    let plan_keys = keys(&*store, &format!("{PLAN_PREFIX}{sink}/{topic}")).await?;
+    let mut plans = futures::stream::iter(plan_keys.iter().map(|key| plan(&*store, key))).buffer_unordered(16);
+    while let Some(plan) = plans.try_next().await? {
+        planned.extend(plan.objects.into_iter().map(|object| Path::from(object.key)));
+    }
+    report(tally, "objects that no plan names", objects.difference(&planned));
+    report(tally, "planned objects that are not there", planned.difference(&objects));
+    let mut bodies = futures::stream::iter(objects.iter().map(|key| {
+        let store = &store;
+        async move { bytes(&**store, key).await.map(|body| (key, body)) }
+    }))
+    .buffer_unordered(8);
+    while let Some((key, body)) = bodies.try_next().await? {
+        // One object's rows are CPU work of milliseconds; they are read where they are.
+        if key.as_ref().ends_with(".parquet") { parquet(key, body, tally)? } else { ndjson(key, &body, tally)? }
+    }
+    Ok(())
+}
+
+fn report<'a>(tally: &mut Tally, what: &str, keys: impl Iterator<Item = &'a Path>) {
+    let keys: Vec<&Path> = keys.collect();
+    if !keys.is_empty() {
+        let some: Vec<&str> = keys.iter().take(3).map(|key| key.as_ref()).collect();
+        tally.fault(format!("{} {what}: {}", keys.len(), some.join(", ")));
+    }
+}
+
+fn ndjson(key: &Path, body: &[u8], tally: &mut Tally) -> Result<(), Error> {
+    let mut text = Vec::new();
+    MultiGzDecoder::new(body).read_to_end(&mut text).map_err(failed(key))?;
+    lines(&text, tally, || key.to_string());
+    Ok(())
+}
+
+/// Counts the lines of an NDJSON text that belong to the run.
+pub(super) fn lines(text: &[u8], tally: &mut Tally, origin: impl Fn() -> String) {
+    let run = tally.run_id().to_string();
+    for (number, line) in text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        let at = || format!("{} line {}", origin(), number + 1);
+        match serde_json::from_slice::<Row<'_>>(line) {
+            Ok(row) if row.run_id != run => {}
+            Ok(row) => match row.reading() {
+                Some(reading) => tally.row(&reading, at),
+                None => tally.unreadable("a value that no reading has", at),
+            },
+            Err(error) => tally.unreadable(&error.to_string(), at),
+        }
+    }
+}
+
+fn parquet(key: &Path, body: Bytes, tally: &mut Tally) -> Result<(), Error> {
+    let run = tally.run_id().to_string();
+    let reader = SerializedFileReader::new(body).map_err(failed(key))?;
+    for (number, row) in reader.get_row_iter(None).map_err(failed(key))?.enumerate() {
+        let row = row.map_err(failed(key))?;
+        let at = || format!("{key} row {}", number + 1);
+        let text = |column: usize| row.get_string(column).map(String::as_str).unwrap_or_default();
+        if text(11) != run {
+            continue;
+        }
+        let reading = || {
+            Some(Reading {
+                meter_id: text(0),
+                timestamp: Timestamp(row.get_timestamp_millis(1).ok()?),
+                usage: Energy::from_kwh(row.get_double(2).ok()?)?,
+                voltage: Voltage::from_volts(row.get_double(3).ok()?)?,
+                transformer_id: text(4),
+                circuit_id: text(5),
+                substation_id: text(6),
+                segment: Segment::parse(text(7))?,
+                service_area: text(8),
+                is_outage: row.get_bool(9).ok()?,
+                quality: Quality::parse(text(10))?,
+            })
+        };
+        match reading() {
+            Some(reading) => tally.row(&reading, at),
+            None => tally.unreadable("a value that no reading has", at),
+        }
+    }
+    Ok(())
+}
