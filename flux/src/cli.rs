@@ -60,7 +60,7 @@ pub(crate) struct RunArguments {
     /// Minutes between readings: 5, 15, 30 or 60 [default: 15].
     #[arg(long, value_name = "MINUTES")]
     pub(crate) interval: Option<String>,
-    /// First day, such as 2026-01-01, UTC [default: so that the days end today at 00:00].
+    /// First day, such as 2026-01-01, or moment, UTC [default: so that the days end today at 00:00, or now with --live].
     #[arg(long, value_name = "DAY")]
     pub(crate) start: Option<String>,
     /// Goes on after the last day, live, until it is stopped.

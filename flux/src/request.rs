@@ -60,8 +60,9 @@ pub(crate) fn request(arguments: &RunArguments) -> Result<(Request, Vec<&'static
     let span = i64::from(days) * 86_400_000;
     let start = match &arguments.start {
         Some(text) => {
-            let date = Date::parse(text).ok_or_else(|| Usage(format!("--start is {text:?}; use a day such as 2026-01-01")))?;
-            Timestamp(date.days() * 86_400_000)
+            let day = Date::parse(text).map(|date| Timestamp(date.days() * 86_400_000));
+            day.or_else(|| Timestamp::parse(text))
+                .ok_or_else(|| Usage(format!("--start is {text:?}; use a day such as 2026-01-01, or a moment such as 2026-01-01T06:00:00Z")))?
         }
         // Live: the last complete interval is the back-fill's last. Otherwise whole days.
         None if arguments.live => {

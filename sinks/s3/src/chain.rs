@@ -8,7 +8,7 @@ use flux_schemas::{
     layout::plan::{PLAN_VERSION, Plan, chain_prefix, partition_prefix, plan_key},
     source::Source,
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 
 use crate::sink::classify;
@@ -115,6 +115,20 @@ impl Chain {
             }
         }
         Err(Error::unavailable(format!("{key}: the store says that it exists and that it does not")))
+    }
+
+    /// Those of the objects that are not there.
+    ///
+    /// # Errors
+    /// As [`classify`].
+    pub async fn missing(&self, keys: Vec<String>) -> Result<Vec<String>, Error> {
+        let look = async |chain: Chain, key: String| -> Result<Option<String>, Error> {
+            let there = chain.exists(&Path::from(key.as_str())).await?;
+            Ok((!there).then_some(key))
+        };
+        let looks: Vec<_> = keys.into_iter().map(|key| look(self.clone(), key)).collect();
+        let found: Vec<Option<String>> = futures::stream::iter(looks).buffer_unordered(16).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Whether the object is there.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flux_runner::contract::{Claim, Durable, Error, Sink};
 use flux_schemas::source::{Position, Source};
-use object_store::{ObjectStore, path::Path};
+use object_store::ObjectStore;
 use tokio::sync::watch;
 
 use crate::{chain::Chain, settings::S3Settings, writer::{Recovery, S3Writer}};
@@ -38,12 +38,8 @@ impl Sink for S3Sink {
         let position = match last {
             None => None,
             Some(plan) => {
-                let mut missing = Vec::new();
-                for object in &plan.objects {
-                    if !chain.exists(&Path::from(object.key.as_str())).await? {
-                        missing.push(object.key.clone());
-                    }
-                }
+                let keys: Vec<String> = plan.objects.iter().map(|object| object.key.clone()).collect();
+                let missing = chain.missing(keys).await?;
                 if missing.is_empty() {
                     Some(Position(plan.to))
                 } else {

@@ -25,6 +25,7 @@ pub(super) fn reader(kafka: &KafkaSettings) -> Result<BaseConsumer, Error> {
         .set("auto.offset.reset", "error")
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.queue.backoff.ms", "20")
+        .set("fetch.wait.max.ms", "50")
         .create()
         .map_err(|source| kafka::Error::Refused { doing: "creating a consumer".into(), source }.into())
 }
@@ -64,6 +65,7 @@ fn partition_rows(
         if message.offset() >= end {
             return Ok(());
         }
+        let last = message.offset() + 1 == end;
         let id = message.headers().and_then(|headers| headers.iter().find(|header| header.key == RUN_HEADER)?.value);
         if id != Some(&tally.run_id().0.to_be_bytes()) {
             continue;
@@ -96,6 +98,9 @@ fn partition_rows(
             } else {
                 tally.fault(format!("the order of {topic}[{partition}] differs from the run's at offset {}", message.offset()));
             }
+        }
+        if last {
+            return Ok(());
         }
     }
 }

@@ -66,11 +66,10 @@ pub(super) async fn positions(login: &S3Login, sink: &str, spec: &RunSpec) -> Re
         let last = keys(&*store, &prefix).await?.into_iter().max();
         if let Some(last) = last {
             let plan = plan(&*store, &last).await?;
-            // A plan counts once all its objects are there; the last object is put last but one never knows which.
-            let mut complete = true;
-            for object in &plan.objects {
-                complete &= store.head(&Path::from(object.key.as_str())).await.is_ok();
-            }
+            // A plan counts once all its objects are there.
+            let store = &store;
+            let heads = plan.objects.iter().map(|object| async { store.head(&Path::from(object.key.as_str())).await.is_ok() });
+            let complete = futures::stream::iter(heads).buffer_unordered(16).all(async |there| there).await;
             positions.insert(partition, if complete { plan.to } else { plan.from } as i64);
         }
     }
