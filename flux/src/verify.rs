@@ -53,12 +53,9 @@ pub(crate) async fn run(settings: &Settings, arguments: &VerifyArguments) -> any
 /// Where the places are, as far as the settings say.
 pub(crate) fn places(settings: &Settings) -> anyhow::Result<Places> {
     let database = settings.get("postgres.url").is_some() || settings.get("postgres.url_file").is_some();
-    let mut sink_names = BTreeMap::new();
-    if let Some(name) = settings.get("sink.name") {
-        for place in Place::ALL {
-            sink_names.insert(place.as_str(), name.to_string());
-        }
-    }
+    let name = settings.get("sink.name");
+    let sink_names: BTreeMap<&'static str, String> =
+        Place::ALL.map(|place| (place.as_str(), flux_runner::settings::qualified_name(place.as_str(), name))).into();
     Ok(Places {
         kafka: KafkaSettings::new(settings)?,
         runs_topic: settings.require("kafka.runs_topic")?.into(),

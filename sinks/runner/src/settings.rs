@@ -6,7 +6,7 @@ use flux_service::settings::{Error, Key, Settings};
 
 /// Keys of every sink role, beside those of Kafka and the registry.
 pub const KEYS: &[Key] = &[
-    Key { name: "sink.name", default: "", help: "names the consumer group, the positions and the dead-letter topic; letters, digits, - and _; the kind of sink when not set", secret: false },
+    Key { name: "sink.name", default: "", help: "tells sinks of one kind apart: group, positions and dead-letter topic are called <kind>-<name>, or <kind> when not set; letters, digits, - and _", secret: false },
     Key { name: "sink.linger", default: "", help: "longest a row waits in an open unit before it is submitted; when not set 1s, and 10s for s3, where every unit makes files", secret: false },
     Key { name: "sink.memory", default: "64MiB", help: "ceiling for rows held between Kafka and durable; the process needs about 30 MiB besides", secret: false },
     Key { name: "sink.session_timeout", default: "10s", help: "after this Kafka gives a silent process's partitions to another", secret: false },
@@ -34,12 +34,12 @@ pub struct RunnerSettings {
 }
 
 impl RunnerSettings {
-    /// From the keys; `kind` names the sink when `sink.name` does not.
+    /// From the keys; `kind` begins the sink's name.
     ///
     /// # Errors
     /// [`Error`] names the key, the value and the rule.
     pub fn new(settings: &Settings, kind: &str, default_linger: Duration) -> Result<Self, Error> {
-        let name = settings.get("sink.name").unwrap_or(kind);
+        let name = settings.get("sink.name").unwrap_or_default();
         let valid = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
         if name.len() > 64 || !name.chars().all(valid) {
             return Err(settings.wrong("sink.name", "use at most 64 letters, digits, - and _"));
@@ -49,7 +49,7 @@ impl RunnerSettings {
             return Err(settings.wrong("sink.memory", "use 1MiB to 1024GiB"));
         }
         Ok(Self {
-            name: name.into(),
+            name: qualified_name(kind, settings.get("sink.name")),
             topic: settings.require("kafka.readings_topic")?.into(),
             linger: match settings.get("sink.linger") {
                 Some(_) => settings.duration("sink.linger")?,
@@ -66,4 +66,9 @@ impl RunnerSettings {
     pub fn group(&self) -> String {
         format!("flux-{}", self.name)
     }
+}
+
+/// A sink's full name: kinds never share a consumer group.
+pub fn qualified_name(kind: &str, name: Option<&str>) -> String {
+    name.map_or_else(|| kind.to_string(), |name| format!("{kind}-{name}"))
 }

@@ -1,0 +1,127 @@
+//! A run reaches every place once.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ThreadedProducer, DefaultProducerContext},
+};
+
+use crate::harness::{Broker, Stack, eventually};
+
+const RUN: &str = "00000000000000a1";
+
+fn quick_demo_is_proven(broker: Broker) {
+    let stack = Stack::new(broker);
+    let sinks = stack.sinks();
+    stack.run(0, &["produce", "--preset", "quick-demo", "--run", RUN, "--seed", "7"]);
+    stack.assert_proven(RUN, 67_200);
+    // Everything again: the run is finished, the sinks have everything, nothing is added.
+    drop(sinks);
+    let _sinks = stack.sinks();
+    stack.run(0, &["produce", "--preset", "quick-demo", "--run", RUN, "--seed", "7"]);
+    stack.assert_proven(RUN, 67_200);
+    assert_eq!(stack.sql("select count(*) from ami_realtime"), 100, "one latest reading a meter");
+}
+
+#[test]
+fn quick_demo_is_proven_on_apache_kafka() {
+    quick_demo_is_proven(Broker::Apache);
+}
+
+#[test]
+fn quick_demo_is_proven_on_the_local_broker() {
+    quick_demo_is_proven(Broker::Local);
+}
+
+#[test]
+fn two_runs_over_the_same_meters_are_each_proven() {
+    let stack = Stack::new(Broker::Local);
+    let _sinks = stack.sinks();
+    let other = "00000000000000a2";
+    let produce = |run, seed, days, pattern| {
+        stack.run(0, &["produce", "--run", run, "--seed", seed, "--meters", "50", "--days", days, "--pattern", pattern]);
+    };
+    produce(RUN, "1", "2", "uniform");
+    produce(other, "2", "3", "staggered");
+    stack.assert_proven(RUN, 50 * 2 * 96);
+    stack.assert_proven(other, 50 * 3 * 96);
+}
+
+#[test]
+fn parquet_bronze_is_proven_too() {
+    let stack = Stack::new(Broker::Local);
+    let _sink = stack.start(&["--set", "s3.format=parquet", "sink", "s3"]);
+    stack.run(0, &["produce", "--run", RUN, "--seed", "3", "--meters", "40", "--days", "2"]);
+    let verdict = stack.verdict(RUN, "s3", 60);
+    assert_eq!(verdict["proven"], true, "{verdict:#}");
+}
+
+#[test]
+fn accelerated_live_emits_what_back_fill_emits() {
+    let stack = Stack::new(Broker::Local);
+    let _sinks = stack.sinks();
+    // Six hours of 20 meters in about seven seconds.
+    stack.run(0, &["produce", "--run", RUN, "--seed", "3", "--meters", "20", "--days", "1", "--pattern", "staggered", "--speed", "12000"]);
+    stack.assert_proven(RUN, 20 * 96);
+}
+
+/// A producer for what no Flux writes.
+fn raw_producer(stack: &Stack) -> ThreadedProducer<DefaultProducerContext> {
+    ClientConfig::new().set("bootstrap.servers", &stack.brokers).create().unwrap()
+}
+
+#[test]
+fn poison_goes_to_the_dead_letter_topic_and_everything_else_arrives() {
+    let stack = Stack::new(Broker::Apache);
+    stack.run(0, &["produce", "--run", RUN, "--seed", "3", "--meters", "20", "--days", "1"]);
+    let producer = raw_producer(&stack);
+    let topic = stack.topic();
+    let run = 0xa1u64.to_be_bytes();
+    let headers = || OwnedHeaders::new().insert(Header { key: "run", value: Some(&run) });
+    let poison: [(&[u8], bool); 4] = [(b"", true), (b"\0\0\0\0\x01garbage", true), (b"no frame", true), (b"\0\0\0\0\x01x", false)];
+    for (value, with_run) in poison {
+        let mut record = BaseRecord::to(&topic).partition(1).key("poison").payload(value);
+        if with_run {
+            record = record.headers(headers());
+        }
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(10)).unwrap();
+    let _sinks = stack.sinks();
+    let verdict = stack.verdict(RUN, "postgres,s3,snowpipe", 60);
+    for place in verdict["places"].as_array().unwrap() {
+        assert_eq!((&place["missing"], &place["duplicate"]), (&0.into(), &0.into()), "{place:#}");
+        assert_eq!(place["found"], 20 * 96, "{place:#}");
+    }
+    // Three carry the run's header; the fourth has none and belongs to nobody.
+    eventually("all sinks have set the poison aside", Duration::from_secs(30), || {
+        let verdict = stack.verdict(RUN, "postgres,s3,snowpipe", 0);
+        verdict["places"].as_array().unwrap().iter().all(|place| place["dead_lettered"] == 3)
+    });
+}
+
+#[test]
+fn a_registry_outage_is_not_poison_and_a_cached_schema_survives_it() {
+    let stack = Stack::new(Broker::Local);
+    stack.run(0, &["produce", "--run", RUN, "--seed", "3", "--meters", "20", "--days", "1"]);
+    // The registry that this sink is told of does not answer: it waits, and sets nothing aside.
+    let blind = ["--set", "registry.url=http://127.0.0.1:9", "--set", "registry.cache=/nonexistent", "sink", "postgres"];
+    let mut waiting = stack.start(&blind);
+    eventually("the sink says that it waits", Duration::from_secs(30), || waiting.words().contains("waiting for the schema registry"));
+    assert_eq!(waiting.ended(), None, "{}", waiting.words());
+    drop(waiting);
+    // A producer that has registered before goes on without a registry.
+    let mut config = std::fs::read_to_string(stack.folder.path().join("flux.toml")).unwrap();
+    let dead = "http://127.0.0.1:9";
+    let cache = stack.folder.path().join("registry-cache");
+    let folder = |url: &str| url.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect::<String>();
+    std::fs::rename(cache.join(folder(&stack.registry)), cache.join(folder(dead))).unwrap();
+    config = config.replace(&stack.registry, dead);
+    std::fs::write(stack.folder.path().join("flux.toml"), config).unwrap();
+    stack.run(0, &["produce", "--run", "00000000000000a9", "--seed", "4", "--meters", "20", "--days", "1"]);
+    let _sinks = stack.sinks();
+    stack.assert_proven(RUN, 20 * 96);
+    stack.assert_proven("00000000000000a9", 20 * 96);
+}
