@@ -20,8 +20,15 @@ pub fn start(filter: &str) -> Result<(), String> {
     result.map_err(|error| error.to_string())
 }
 
-/// An error with its causes, for whoever prints it: `Display` of our errors never repeats the cause.
+/// An error with its causes, for whoever prints it. Our own `Display` never repeats the cause; where a library's does,
+/// the cause is not said twice.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }

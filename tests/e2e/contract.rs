@@ -14,7 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::harness::{BUCKET, database, loopback};
+use crate::harness::{BUCKET, database, install_tls, loopback};
 
 fn settings(pairs: &[(&str, &str)]) -> Settings {
     let keys = [
@@ -90,6 +90,7 @@ fn offsets_of(text: &str, source: &Source) -> Vec<u64> {
 
 /// An S3 stand-in for one test.
 fn s3_destination(runtime: &Runtime) -> (OnS3, tempfile::TempDir, flux_service::shutdown::Trigger) {
+    install_tls();
     let folder = tempfile::tempdir().unwrap();
     let (trigger, shutdown) = Shutdown::manual();
     let address = runtime.block_on(s3::serve(loopback(), folder.path(), BUCKET, shutdown)).unwrap();
@@ -157,8 +158,7 @@ impl Destination for OnSnowpipe {
 
 /// An emulator for one test, with a user's settings.
 fn snowpipe_destination(runtime: &Runtime, acknowledge_repeats: bool) -> (OnSnowpipe, tempfile::TempDir, flux_service::shutdown::Trigger) {
-    // As the binary does it.
-    drop(rustls::crypto::ring::default_provider().install_default());
+    install_tls();
     let folder = tempfile::tempdir().unwrap();
     let (trigger, shutdown) = Shutdown::manual();
     let emulator = SnowflakeSettings { folder: folder.path().into(), commit_delay: Duration::from_millis(200), acknowledge_repeats };

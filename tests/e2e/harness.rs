@@ -166,8 +166,7 @@ pub(crate) struct Stack {
 impl Stack {
     pub(crate) fn new(broker: Broker) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        // The emulator's client and server choose their cryptography by hand; reqwest asks for the process's choice.
-        flux_test_tls();
+        install_tls();
         let prefix = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let runtime = Runtime::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -306,7 +305,8 @@ impl Stack {
     }
 }
 
-fn flux_test_tls() {
+/// Provides cryptography to the clients of this process, as the binary does for its own.
+pub(crate) fn install_tls() {
     static ONCE: OnceLock<()> = OnceLock::new();
     // Installed already by another test of this process: as good.
     ONCE.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));

@@ -13,7 +13,7 @@ use flux_schemas::{
 use flux_service::{backoff::Backoff, logging::chain, shutdown::Shutdown};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, base_consumer::PartitionQueue},
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, base_consumer::PartitionQueue},
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
@@ -96,8 +96,24 @@ impl<S: Sink, C: ConsumerContext + 'static> PartitionTask<S, C> {
                 End::Broken(error) => return Err(error),
             }
         }
+        self.mirror_position();
         self.telemetry.released(&self.source.topic, self.source.partition.0);
         Ok(())
+    }
+
+    /// While the partition is still ours: tells Kafka where the destination is.
+    fn mirror_position(&self) {
+        let partition = self.source.partition.0;
+        let positions = self.telemetry.positions();
+        let Some((_, durable)) = positions.iter().find(|(known, durable)| *known == partition && *durable > 0) else { return };
+        let mut list = TopicPartitionList::new();
+        let offset = Offset::Offset(*durable as i64);
+        let committed = list
+            .add_partition_offset(&self.source.topic, partition, offset)
+            .and_then(|()| self.consumer.commit(&list, CommitMode::Sync));
+        if let Err(error) = committed {
+            tracing::debug!(%error, "position not mirrored");
+        }
     }
 
     fn again(&self, reason: &str, backoff: &mut Backoff) {

@@ -209,12 +209,11 @@ impl<S: Sink> Loop<S> {
             }
             if mirrored.elapsed() >= MIRROR_INTERVAL {
                 mirrored = Instant::now();
-                self.mirror(&consumer, CommitMode::Async);
+                self.mirror(&consumer);
             }
         }
         let all: Vec<i32> = self.workers(&consumer).keys().copied().collect();
         consumer.context().stop_workers(&all, self.settings.drain + Duration::from_secs(1));
-        self.mirror(&consumer, CommitMode::Sync);
         monitor.stop.request();
         // The monitor holds the consumer; it ends within a poll of its own.
         if monitor.thread.join().is_err() {
@@ -306,7 +305,7 @@ impl<S: Sink> Loop<S> {
     }
 
     /// Mirrors durable positions to the group, for lag tools.
-    fn mirror(&self, consumer: &BaseConsumer<Assignments>, mode: CommitMode) {
+    fn mirror(&self, consumer: &BaseConsumer<Assignments>) {
         let mut list = TopicPartitionList::new();
         for (partition, durable) in self.telemetry.positions() {
             if durable > 0 && list.add_partition_offset(&self.settings.topic, partition, Offset::Offset(durable as i64)).is_err() {
@@ -314,7 +313,7 @@ impl<S: Sink> Loop<S> {
             }
         }
         if list.count() > 0 {
-            if let Err(error) = consumer.commit(&list, mode) {
+            if let Err(error) = consumer.commit(&list, CommitMode::Async) {
                 tracing::debug!(%error, "positions not mirrored");
             }
         }

@@ -59,12 +59,21 @@ impl Sink for S3Sink {
 /// What the runner should do about a store's error.
 pub fn classify(error: object_store::Error) -> Error {
     use object_store::Error as Store;
+    // A listing hides its status in the text of a generic error.
+    let text = flux_service::logging::chain(&error);
     let fix = match &error {
-        Store::PermissionDenied { .. } => "grant the sink s3:ListBucket, s3:GetObject and s3:PutObject on the bucket",
-        Store::Unauthenticated { .. } => "check s3.access_key_id and s3.secret_access_key_file",
-        Store::NotFound { .. } => "create the bucket, or name another in s3.bucket",
+        Store::PermissionDenied { .. } => RIGHTS,
+        Store::Unauthenticated { .. } => KEYS,
+        Store::Generic { .. } if text.contains("SignatureDoesNotMatch") || text.contains("InvalidAccessKeyId") => KEYS,
+        Store::Generic { .. } if text.contains("403 Forbidden") => RIGHTS,
+        Store::Generic { .. } if text.contains("NoSuchBucket") => BUCKET,
+        Store::NotFound { .. } => BUCKET,
         Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => "check the s3.* settings",
         _ => return Error::unavailable(error),
     };
     Error::Broken { what: "the object store refuses".into(), fix: fix.into(), source: Some(error.into()) }
 }
+
+const RIGHTS: &str = "grant the sink s3:ListBucket, s3:GetObject and s3:PutObject on the bucket";
+const KEYS: &str = "check s3.access_key_id and s3.secret_access_key_file";
+const BUCKET: &str = "create the bucket, or name another in s3.bucket";
