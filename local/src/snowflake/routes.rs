@@ -297,13 +297,14 @@ async fn pipe_verb(State(emulator): Shared, Path((database, schema, pipe)): Pipe
 /// `max_buffered_kb_for_rowset_mode`.
 fn pipe_info(host: &str) -> Response {
     let expires = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64) + 3_600_000;
+    let location = json!({
+        "expiry_time_ms": expires, "location_type": "S3", "location": "flux-local/rowsets/", "use_s3_regional_url": false,
+        "region": "us-east-1", "storage_endpoint": host,
+        "creds": { "AWS_KEY_ID": "none", "AWS_SECRET_KEY": "none", "AWS_TOKEN": "none" },
+    });
     Json(json!({
-        "rowset_stage_location": {
-            "expiry_time_ms": expires, "location_type": "S3", "location": "flux-local/rowsets/", "use_s3_regional_url": false,
-            "region": "us-east-1", "storage_endpoint": host,
-            "creds": { "AWS_KEY_ID": "none", "AWS_SECRET_KEY": "none", "AWS_TOKEN": "none" },
-        },
-        "durable_stage_location": null,
+        "rowset_stage_location": location,
+        "durable_stage_location": location,
         "pipe_encryption_info": { "pipe_key": STANDARD.encode([0u8; 32]), "pipe_key_id": "1", "diversifier": "flux" },
     }))
     .into_response()

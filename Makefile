@@ -1,0 +1,69 @@
+# Flux: `make up` runs the pipeline, `make test` proves it. Both install what they lack and say what they do.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PACKAGES_UP := build-essential pkg-config libssl-dev zlib1g-dev postgresql
+PACKAGES_TEST := $(PACKAGES_UP) default-jre-headless maven kcat python3 python3-venv procps
+MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies
+
+.PHONY: help up build test unit e2e bench lint packages-up packages-test clean
+
+help: ## Shows the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+up: packages-up build ## The whole pipeline on this machine; ARGS="--once --fresh" for one proven run
+	target/debug/flux up $(ARGS)
+
+build: packages-up
+	cargo build --locked --package flux
+
+test: packages-test .deps/kafka/lib .deps/python ## All tests: pure, in process, and on Apache Kafka, PostgreSQL and the official clients
+	cargo test --locked --workspace --exclude flux
+	cargo test --locked --package flux -- --test-threads 2
+
+lint: packages-up ## Formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+bench: packages-test .deps/kafka/lib ## Speeds, CPU and memory, side by side in one run; about ten minutes
+	cargo build --locked --release --package flux
+	cargo bench --locked --package flux --bench pipeline
+
+clean: ## Removes what was built and fetched
+	rm -rf target .deps .flux
+
+# Debian packages that are missing are installed; a machine without apt gets a message instead.
+define install
+missing=""; for package in $(1); do dpkg -s "$$package" >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+case "$$missing" in *default-jre-headless*) if command -v java >/dev/null; then missing="$${missing/default-jre-headless/}"; fi;; esac; \
+case "$$missing" in *maven*) if command -v mvn >/dev/null; then missing="$${missing/maven/}"; fi;; esac; \
+case "$$missing" in *python3*) if python3 -c 'import ensurepip' 2>/dev/null; then missing="$${missing/python3-venv/}"; missing="$${missing/python3/}"; fi;; esac; \
+missing="$$(echo $$missing)"; \
+if [ -n "$$missing" ]; then \
+  echo "installing: $$missing"; \
+  if ! command -v apt-get >/dev/null; then echo "this machine has no apt-get; install these yourself: $$missing" >&2; exit 2; fi; \
+  sudo=""; [ "$$(id -u)" = 0 ] || sudo="sudo"; \
+  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+fi
+endef
+
+packages-up:
+	@$(call install,$(PACKAGES_UP))
+	@command -v cargo >/dev/null || { echo "cargo is not installed: get the Rust toolchain, 1.92 or newer" >&2; exit 2; }
+
+packages-test:
+	@$(call install,$(PACKAGES_TEST))
+
+# Apache Kafka is on Maven Central as jars.
+.deps/kafka/lib: tests/kafka/pom.xml
+	@echo "fetching Apache Kafka into $@"
+	mvn -q -f tests/kafka/pom.xml $(MAVEN_COPY) -DoutputDirectory=$(CURDIR)/.deps/kafka/lib
+	touch $@
+
+.deps/python: tests/requirements.txt
+	@echo "installing Python clients into $@"
+	python3 -m venv $@
+	$@/bin/pip install --quiet --requirement tests/requirements.txt
+	touch $@
