@@ -51,7 +51,7 @@ endef
 
 packages-up:
 	@$(call install,$(PACKAGES_UP))
-	@command -v cargo >/dev/null || { echo "cargo is not installed: get the Rust toolchain, 1.92 or newer" >&2; exit 2; }
+	@command -v cargo >/dev/null || { echo "cargo is not installed: get the Rust toolchain, 1.93 or newer" >&2; exit 2; }
 
 packages-test:
 	@$(call install,$(PACKAGES_TEST))

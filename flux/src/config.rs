@@ -12,7 +12,12 @@ use crate::{
 /// Keys that belong to the process, not to a role.
 const PROCESS_KEYS: &[Key] = &[
     Key { name: "log.filter", default: "info", help: "level, or filter such as info,flux_runner=debug", secret: false },
-    Key { name: "snowpipe.files", default: "", help: "verify: folder of the local emulator's table files for the pipe", secret: false },
+    Key {
+        name: "snowpipe.files",
+        default: "",
+        help: "verify: folder of the local emulator's table files for the pipe",
+        secret: false,
+    },
 ];
 
 /// Every key.
@@ -40,7 +45,8 @@ pub(crate) fn load(cli: &Cli) -> anyhow::Result<Settings> {
     }
     settings.environment(std::env::vars().filter(|(name, _)| name != "FLUX_CONFIG_FILE"))?;
     for pair in &cli.set {
-        let (key, value) = pair.split_once('=').ok_or_else(|| Usage(format!("--set {pair:?} has no =; write --set key=value")))?;
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| Usage(format!("--set {pair:?} has no =; write --set key=value")))?;
         settings.set(key, value, Origin::Flag("--set".into()))?;
     }
     let mut flag = |key: &str, flag: &str, value: &Option<String>| -> Result<(), Error> {

@@ -2,7 +2,12 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use flux_local::{broker, postgres::Postgres, registry, s3, snowflake::{self, SnowflakeSettings}};
+use flux_local::{
+    broker,
+    postgres::Postgres,
+    registry, s3,
+    snowflake::{self, SnowflakeSettings},
+};
 use flux_service::{settings::Settings, shutdown::Shutdown};
 
 use crate::cli::{LocalArguments, StandIn};
@@ -40,7 +45,12 @@ pub(crate) async fn run(settings: &Settings, arguments: &LocalArguments) -> anyh
                 acknowledge_repeats: !stale_repeats,
             };
             let snowflake = snowflake::serve(listen, emulator, shutdown.clone()).await?;
-            println!("{}  authority {}, key {}", snowflake.url, snowflake.ca.display(), snowflake.private_key.display());
+            println!(
+                "{}  authority {}, key {}",
+                snowflake.url,
+                snowflake.ca.display(),
+                snowflake.private_key.display()
+            );
             shutdown.wait().await;
         }
     }

@@ -2,7 +2,11 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use flux_producer::{establish, produce, progress::{self, Telemetry}, settings::ProducerSettings};
+use flux_producer::{
+    establish, produce,
+    progress::{self, Telemetry},
+    settings::ProducerSettings,
+};
 use flux_schemas::run::RunId;
 use flux_service::settings::Settings;
 
@@ -25,7 +29,9 @@ pub(crate) async fn run(settings: &Settings, arguments: &ProduceArguments) -> an
     let spec = established.run.spec();
     tracing::info!(run = %run, seed = spec.seed as u64, readings = ?established.run.readings(), "run");
     if let Some(wrong) = producer.own.iter().flatten().find(|shard| !(0..spec.shards).contains(shard)) {
-        return Err(settings.wrong("producer.own", format!("the run has shards 0 to {}, not {wrong}", spec.shards - 1)).into());
+        return Err(settings
+            .wrong("producer.own", format!("the run has shards 0 to {}, not {wrong}", spec.shards - 1))
+            .into());
     }
     let telemetry = Telemetry::new(&role.metrics, role.health.clone(), producer.rate)?;
     role.serve(settings, |token| progress::routes(telemetry.clone(), token)).await?;

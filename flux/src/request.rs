@@ -2,12 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flux_generator::{
-    emission::Pattern,
-    model::BaseUnit,
-    preset::Preset,
-    run::Request,
-};
+use flux_generator::{emission::Pattern, model::BaseUnit, preset::Preset, run::Request};
 use flux_schemas::time::{Date, Timestamp};
 
 use crate::{cli::RunArguments, roles::Usage};
@@ -61,8 +56,11 @@ pub(crate) fn request(arguments: &RunArguments) -> Result<(Request, Vec<&'static
     let start = match &arguments.start {
         Some(text) => {
             let day = Date::parse(text).map(|date| Timestamp(date.days() * 86_400_000));
-            day.or_else(|| Timestamp::parse(text))
-                .ok_or_else(|| Usage(format!("--start is {text:?}; use a day such as 2026-01-01, or a moment such as 2026-01-01T06:00:00Z")))?
+            day.or_else(|| Timestamp::parse(text)).ok_or_else(|| {
+                Usage(format!(
+                    "--start is {text:?}; use a day such as 2026-01-01, or a moment such as 2026-01-01T06:00:00Z"
+                ))
+            })?
         }
         // Live: the last complete interval is the back-fill's last. Otherwise whole days.
         None if arguments.live => {

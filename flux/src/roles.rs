@@ -12,10 +12,25 @@ use flux_service::{
 
 /// Keys of the HTTP port and of health.
 pub(crate) const HTTP_KEYS: &[Key] = &[
-    Key { name: "http.listen", default: "127.0.0.1:0", help: "address of /metrics, /livez and /readyz; port 0 takes any and logs it", secret: false },
-    Key { name: "http.token", default: "", help: "bearer token for what changes state; needed when http.listen is not loopback; prefer http.token_file", secret: true },
+    Key {
+        name: "http.listen",
+        default: "127.0.0.1:0",
+        help: "address of /metrics, /livez and /readyz; port 0 takes any and logs it",
+        secret: false,
+    },
+    Key {
+        name: "http.token",
+        default: "",
+        help: "bearer token for what changes state; needed when http.listen is not loopback; prefer http.token_file",
+        secret: true,
+    },
     Key { name: "http.token_file", default: "", help: "file that holds the token", secret: false },
-    Key { name: "health.buffering", default: "60s", help: "pending work without progress for this long is BUFFERING", secret: false },
+    Key {
+        name: "health.buffering",
+        default: "60s",
+        help: "pending work without progress for this long is BUFFERING",
+        secret: false,
+    },
     Key { name: "health.stalled", default: "300s", help: "and for this long STALLED: not ready", secret: false },
     Key { name: "shutdown.deadline", default: "30s", help: "after SIGTERM: exit, drained or not", secret: false },
 ];
@@ -39,8 +54,18 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<settings::Error>()
             || matches!(cause.downcast_ref(), Some(flux_generator::run::Error::Field { .. }))
             || matches!(cause.downcast_ref(), Some(kafka::Error::Topic { .. }))
-            || matches!(cause.downcast_ref(), Some(flux_producer::Error::Contradiction { .. } | flux_producer::Error::Run(_) | flux_producer::Error::Kafka(kafka::Error::Topic { .. })))
-            || matches!(cause.downcast_ref(), Some(flux_verify::Error::UnknownRun { .. } | flux_verify::Error::Unset { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    flux_producer::Error::Contradiction { .. }
+                        | flux_producer::Error::Run(_)
+                        | flux_producer::Error::Kafka(kafka::Error::Topic { .. })
+                )
+            )
+            || matches!(
+                cause.downcast_ref(),
+                Some(flux_verify::Error::UnknownRun { .. } | flux_verify::Error::Unset { .. })
+            )
     };
     if error.chain().any(configuration) { 2 } else { 1 }
 }
@@ -63,7 +88,8 @@ impl Role {
         let (trigger, shutdown) = Shutdown::on_signal(settings.duration("shutdown.deadline")?);
         let metrics = prometheus::Registry::new();
         let build = prometheus::IntGauge::with_opts(
-            prometheus::Opts::new("flux_build_info", "Always 1; the label says which build.").const_label("version", env!("CARGO_PKG_VERSION")),
+            prometheus::Opts::new("flux_build_info", "Always 1; the label says which build.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
         metrics.register(Box::new(build))?;
@@ -71,7 +97,11 @@ impl Role {
     }
 
     /// Serves the role's port; `extra` gets the token that state-changing routes ask for.
-    pub(crate) async fn serve(&self, settings: &Settings, extra: impl FnOnce(Option<Secret>) -> Router) -> anyhow::Result<()> {
+    pub(crate) async fn serve(
+        &self,
+        settings: &Settings,
+        extra: impl FnOnce(Option<Secret>) -> Router,
+    ) -> anyhow::Result<()> {
         let listen: SocketAddr = settings.parse("http.listen", "use host:port, such as 127.0.0.1:9101")?;
         let token = settings.secret("http.token", "http.token_file")?;
         let guarded = listen.ip().is_loopback() || token.is_some();
@@ -79,7 +109,8 @@ impl Role {
         if !guarded {
             tracing::warn!(%listen, "not loopback and no http.token: routes that change state are off");
         }
-        let (address, _) = http::serve(listen, self.metrics.clone(), self.health.clone(), routes, self.shutdown.clone()).await?;
+        let (address, _) =
+            http::serve(listen, self.metrics.clone(), self.health.clone(), routes, self.shutdown.clone()).await?;
         tracing::info!(%address, "metrics and health");
         Ok(())
     }

@@ -16,8 +16,10 @@ pub(crate) async fn run(settings: &Settings, arguments: &RunsArguments) -> anyho
     let mut rows = Vec::new();
     for (id, record) in &ledger.runs {
         let Some(spec) = &record.spec else { continue };
-        let committed: i64 = record.progress.values().map(|progress| progress.on_time + progress.late + progress.estimated).sum();
-        let finished = (0..spec.shards).all(|shard| record.progress.get(&shard).is_some_and(|progress| progress.finished));
+        let committed: i64 =
+            record.progress.values().map(|progress| progress.on_time + progress.late + progress.estimated).sum();
+        let finished =
+            (0..spec.shards).all(|shard| record.progress.get(&shard).is_some_and(|progress| progress.finished));
         let start = |interval: i64| Timestamp(interval * i64::from(spec.interval_seconds) * 1000).to_string();
         rows.push(json!({
             "run": id, "seed": spec.seed as u64, "meters": spec.meters, "interval_seconds": spec.interval_seconds,
@@ -29,7 +31,10 @@ pub(crate) async fn run(settings: &Settings, arguments: &RunsArguments) -> anyho
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:>13}  state", "run", "meters", "from", "to", "pattern", "committed");
+    println!(
+        "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:>13}  state",
+        "run", "meters", "from", "to", "pattern", "committed"
+    );
     for row in &rows {
         println!(
             "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:>13}  {}",

@@ -24,13 +24,22 @@ pub(crate) async fn run(settings: &Settings, kind: SinkKind) -> anyhow::Result<E
     let runner = RunnerSettings::new(settings, kind.as_str(), linger)?;
     let name = runner.name.clone();
     match kind {
-        SinkKind::Postgres => work(settings, kind, runner, PostgresSink::new(PostgresSettings::new(settings)?, &name)).await,
+        SinkKind::Postgres => {
+            work(settings, kind, runner, PostgresSink::new(PostgresSettings::new(settings)?, &name)).await
+        }
         SinkKind::S3 => work(settings, kind, runner, S3Sink::new(S3Settings::new(settings)?, &name)?).await,
-        SinkKind::Snowpipe => work(settings, kind, runner, SnowpipeSink::new(SnowpipeSettings::new(settings)?, &name)?).await,
+        SinkKind::Snowpipe => {
+            work(settings, kind, runner, SnowpipeSink::new(SnowpipeSettings::new(settings)?, &name)?).await
+        }
     }
 }
 
-async fn work<S: Sink>(settings: &Settings, kind: SinkKind, runner: RunnerSettings, sink: S) -> anyhow::Result<ExitCode> {
+async fn work<S: Sink>(
+    settings: &Settings,
+    kind: SinkKind,
+    runner: RunnerSettings,
+    sink: S,
+) -> anyhow::Result<ExitCode> {
     let kafka = KafkaSettings::new(settings)?;
     let registry = Registry::new(&registry(settings)?)?;
     let role = Role::start(settings)?;
@@ -51,7 +60,8 @@ async fn work<S: Sink>(settings: &Settings, kind: SinkKind, runner: RunnerSettin
         }
     };
     let reporting = tokio::spawn(Reporter::new(&label, None).run(snapshot));
-    let outcome = runner::run(&kafka, &registry, &runner, Arc::new(sink), telemetry.clone(), role.shutdown.clone()).await;
+    let outcome =
+        runner::run(&kafka, &registry, &runner, Arc::new(sink), telemetry.clone(), role.shutdown.clone()).await;
     reporting.abort();
     role.trigger.request();
     outcome.with_context(|| label)?;

@@ -103,14 +103,20 @@ async fn work(
     };
     screen.pause(|| {
         println!("\n{verdict}");
-        println!("back-fill in Kafka after {:.1} s, verdict after {:.1} s", backfilled.as_secs_f64(), started.elapsed().as_secs_f64());
+        println!(
+            "back-fill in Kafka after {:.1} s, verdict after {:.1} s",
+            backfilled.as_secs_f64(),
+            started.elapsed().as_secs_f64()
+        );
     });
     let code = if verdict.proven { ExitCode::SUCCESS } else { ExitCode::from(1) };
     if arguments.once || !verdict.proven {
         return Ok(code);
     }
     let config = config.display();
-    screen.pause(|| println!("live until Ctrl-C; verify again with: flux --config {config} verify --run {}", remembered.run));
+    screen.pause(|| {
+        println!("live until Ctrl-C; verify again with: flux --config {config} verify --run {}", remembered.run)
+    });
     let end = arguments.seconds.map(Duration::from_secs);
     tokio::select! {
         () = shutdown.wait() => Ok(code),
@@ -156,10 +162,14 @@ impl Remembered {
 
 /// One `up` a folder.
 fn lock(folder: &Path) -> anyhow::Result<File> {
-    std::fs::create_dir_all(folder).with_context(|| format!("--data-dir {}: cannot make the folder; choose another", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("--data-dir {}: cannot make the folder; choose another", folder.display()))?;
     let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("{}: cannot write; choose another --data-dir", path.display()))?;
-    file.try_lock().map_err(|_| Usage(format!("another flux up uses {}; stop it, or choose another --data-dir", folder.display())))?;
+    let file =
+        File::create(&path).with_context(|| format!("{}: cannot write; choose another --data-dir", path.display()))?;
+    file.try_lock().map_err(|_| {
+        Usage(format!("another flux up uses {}; stop it, or choose another --data-dir", folder.display()))
+    })?;
     Ok(file)
 }
 
@@ -195,20 +205,39 @@ fn remember(folder: &Path, arguments: &UpArguments) -> anyhow::Result<Remembered
         Ok((request, days, spec.live, !default || explicit.iter().any(|name| *name != "meters")))
     };
     if let Ok(text) = std::fs::read(&path) {
-        let remembered: Remembered = serde_json::from_slice(&text).with_context(|| format!("{}: damaged; start over with --fresh", path.display()))?;
+        let remembered: Remembered = serde_json::from_slice(&text)
+            .with_context(|| format!("{}: damaged; start over with --fresh", path.display()))?;
         let (request, days, _, given) = asked(arguments)?;
-        let differs = request.meters != remembered.meters || days != remembered.days || request.interval_minutes != remembered.interval_minutes;
+        let differs = request.meters != remembered.meters
+            || days != remembered.days
+            || request.interval_minutes != remembered.interval_minutes;
         if given && differs {
-            return Err(Usage(format!("{} holds run {} with {} meters and {} days; leave the flags out to go on with it, or add --fresh", folder.display(), remembered.run, remembered.meters, remembered.days)).into());
+            return Err(Usage(format!(
+                "{} holds run {} with {} meters and {} days; leave the flags out to go on with it, or add --fresh",
+                folder.display(),
+                remembered.run,
+                remembered.meters,
+                remembered.days
+            ))
+            .into());
         }
         if arguments.once && remembered.live {
-            return Err(Usage(format!("{} holds a live run; leave --once out to go on with it, or add --fresh", folder.display())).into());
+            return Err(Usage(format!(
+                "{} holds a live run; leave --once out to go on with it, or add --fresh",
+                folder.display()
+            ))
+            .into());
         }
         return Ok(remembered);
     }
     let (request, days, live, _) = asked(arguments)?;
     // The rules of a run, before anything is started for it.
-    let topic = flux_generator::run::TopicOfRun { name: String::new(), cluster_id: String::new(), topic_id: String::new(), partitions: 4 };
+    let topic = flux_generator::run::TopicOfRun {
+        name: String::new(),
+        cluster_id: String::new(),
+        topic_id: String::new(),
+        partitions: 4,
+    };
     request.spec(RunId(0), topic, 4)?;
     let remembered = Remembered {
         run: RunId(random_bits()),

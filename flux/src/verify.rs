@@ -4,12 +4,19 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     process::ExitCode,
-    sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use flux_service::{kafka::KafkaSettings, postgres::PostgresLogin, s3::S3Login, settings::Settings};
-use flux_verify::{Request, place::{Place, Places}, verify};
+use flux_verify::{
+    Request,
+    place::{Place, Places},
+    verify,
+};
 
 use crate::{cli::VerifyArguments, roles::Usage, status::bar};
 

@@ -78,3 +78,8 @@ pub async fn serve(address: SocketAddr, folder: &Path, shutdown: Shutdown) -> Re
     });
     Ok(bound)
 }
+
+/// A value in the protocol's own string.
+fn text(value: impl Into<String>) -> kafka_protocol::protocol::StrBytes {
+    kafka_protocol::protocol::StrBytes::from_string(value.into())
+}

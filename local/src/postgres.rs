@@ -43,17 +43,31 @@ impl Postgres {
         let account = account();
         let data = private_folder(folder, account)?;
         if !data.join("PG_VERSION").exists() {
-            run(&binaries.join("initdb"), &["--no-sync", "-A", "trust", "-U", "flux", "-E", "UTF8", "-D", &data.to_string_lossy()], account)?;
+            run(
+                &binaries.join("initdb"),
+                &["--no-sync", "-A", "trust", "-U", "flux", "-E", "UTF8", "-D", &data.to_string_lossy()],
+                account,
+            )?;
         }
         // A server that was killed leaves its pid file behind; one that still runs on this folder must end first.
         stop(&binaries, &data, account);
         let port = free_port()?;
-        let log = std::fs::File::create(folder.join("postgres.log")).map_err(state::state_error(folder, "cannot write postgres.log"))?;
+        let log = std::fs::File::create(folder.join("postgres.log"))
+            .map_err(state::state_error(folder, "cannot write postgres.log"))?;
         let log_copy = log.try_clone().map_err(state::state_error(folder, "cannot write postgres.log"))?;
         let mut command = as_account(&binaries.join("postgres"), account);
         command
             .args(["-D", &data.to_string_lossy(), "-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "unix_socket_directories=", "-c", "max_connections=50", "-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB"])
+            .args([
+                "-c",
+                "unix_socket_directories=",
+                "-c",
+                "max_connections=50",
+                "-c",
+                "shared_buffers=64MB",
+                "-c",
+                "max_wal_size=1GB",
+            ])
             .stdout(Stdio::from(log))
             .stderr(Stdio::from(log_copy));
         let child = command.spawn().map_err(state::state_error(&binaries, "cannot start postgres"))?;
@@ -73,7 +87,10 @@ impl Postgres {
             if ended || Instant::now() > deadline {
                 let log = std::fs::read_to_string(log).unwrap_or_default();
                 let last: Vec<&str> = log.lines().rev().take(3).collect();
-                return Err(Error::Broken { what: format!("PostgreSQL does not start: {}", last.join(" | ")), fix: "see postgres.log in the data folder".into() });
+                return Err(Error::Broken {
+                    what: format!("PostgreSQL does not start: {}", last.join(" | ")),
+                    fix: "see postgres.log in the data folder".into(),
+                });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -139,11 +156,16 @@ fn private_folder(folder: &Path, account: Option<Account>) -> Result<PathBuf, Er
     let data = if reachable {
         absolute.join("data")
     } else {
-        let name: String = absolute.to_string_lossy().chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
+        let name: String = absolute
+            .to_string_lossy()
+            .chars()
+            .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' })
+            .collect();
         std::env::temp_dir().join(format!("flux-postgres{name}"))
     };
     state::folder(&data)?;
-    std::os::unix::fs::chown(&data, Some(account.user), Some(account.group)).map_err(state::state_error(&data, "cannot hand the folder to nobody"))?;
+    std::os::unix::fs::chown(&data, Some(account.user), Some(account.group))
+        .map_err(state::state_error(&data, "cannot hand the folder to nobody"))?;
     Ok(data)
 }
 
@@ -166,19 +188,28 @@ fn as_account(binary: &Path, account: Option<Account>) -> Command {
 }
 
 fn run(binary: &Path, arguments: &[&str], account: Option<Account>) -> Result<(), Error> {
-    let output = as_account(binary, account).args(arguments).output().map_err(state::state_error(binary, "cannot run"))?;
+    let output =
+        as_account(binary, account).args(arguments).output().map_err(state::state_error(binary, "cannot run"))?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).trim().to_string();
-    Err(Error::Broken { what: format!("{} failed: {text}", binary.display()), fix: "check the data folder and the disk".into() })
+    Err(Error::Broken {
+        what: format!("{} failed: {text}", binary.display()),
+        fix: "check the data folder and the disk".into(),
+    })
 }
 
 /// Ends a server that a killed process of ours left on the folder.
 fn stop(binaries: &Path, data: &Path, account: Option<Account>) {
     if data.join("postmaster.pid").exists() {
         // Fails when nothing runs there, which is what we want to be sure of.
-        run(&binaries.join("pg_ctl"), &["stop", "-m", "immediate", "-w", "-t", "20", "-D", &data.to_string_lossy()], account).ok();
+        run(
+            &binaries.join("pg_ctl"),
+            &["stop", "-m", "immediate", "-w", "-t", "20", "-D", &data.to_string_lossy()],
+            account,
+        )
+        .ok();
     }
 }
 

@@ -107,7 +107,9 @@ impl Supplied {
     fn parse(&self) -> Result<Schema, Failure> {
         let invalid = |message: String| Failure(StatusCode::UNPROCESSABLE_ENTITY, 42201, message);
         match self.schema_type.as_deref() {
-            None | Some("AVRO") => Schema::parse_str(&self.schema).map_err(|error| invalid(format!("Invalid schema: {error}"))),
+            None | Some("AVRO") => {
+                Schema::parse_str(&self.schema).map_err(|error| invalid(format!("Invalid schema: {error}")))
+            }
             Some(other) => Err(invalid(format!("Invalid schema type {other}: this registry knows AVRO"))),
         }
     }
@@ -141,7 +143,9 @@ impl Contents {
         let checked = if level.ends_with("_TRANSITIVE") { ids } else { &ids[ids.len().saturating_sub(1)..] };
         for id in checked {
             let known = Schema::parse_str(&self.schemas[id - 1]).map_err(|error| error.to_string())?;
-            let reads = |writer: &Schema, reader: &Schema| SchemaCompatibility::can_read(writer, reader).map(|_| ()).map_err(|error| error.to_string());
+            let reads = |writer: &Schema, reader: &Schema| {
+                SchemaCompatibility::can_read(writer, reader).map(|_| ()).map_err(|error| error.to_string())
+            };
             if level.starts_with("BACKWARD") || level.starts_with("FULL") {
                 reads(&known, candidate)?;
             }
@@ -155,7 +159,8 @@ impl Contents {
     /// The id of the same schema in the subject, by canonical form.
     fn find(&self, subject: &str, schema: &Schema) -> Option<usize> {
         let same = |id: &&usize| {
-            Schema::parse_str(&self.schemas[**id - 1]).is_ok_and(|known| known.canonical_form() == schema.canonical_form())
+            Schema::parse_str(&self.schemas[**id - 1])
+                .is_ok_and(|known| known.canonical_form() == schema.canonical_form())
         };
         self.subjects.get(subject)?.iter().find(same).copied()
     }
@@ -175,14 +180,24 @@ async fn versions(State(registry): Shared, Path(subject): Path<String>) -> Resul
     Ok(Json((1..=contents.of_subject(&subject)?.len()).collect()))
 }
 
-async fn register(State(registry): Shared, Path(subject): Path<String>, Json(supplied): Json<Supplied>) -> Result<Json<Value>, Failure> {
+async fn register(
+    State(registry): Shared,
+    Path(subject): Path<String>,
+    Json(supplied): Json<Supplied>,
+) -> Result<Json<Value>, Failure> {
     let schema = supplied.parse()?;
     let mut contents = registry.read();
     if let Some(id) = contents.find(&subject, &schema) {
         return Ok(Json(json!({ "id": id })));
     }
     contents.compatible(&subject, &schema).map_err(|error| {
-        Failure(StatusCode::CONFLICT, 409, format!("Schema being registered is incompatible with an earlier schema for subject \"{subject}\": {error}"))
+        Failure(
+            StatusCode::CONFLICT,
+            409,
+            format!(
+                "Schema being registered is incompatible with an earlier schema for subject \"{subject}\": {error}"
+            ),
+        )
     })?;
     let id = match contents.schemas.iter().position(|known| *known == supplied.schema) {
         Some(index) => index + 1,
@@ -196,7 +211,11 @@ async fn register(State(registry): Shared, Path(subject): Path<String>, Json(sup
     Ok(Json(json!({ "id": id })))
 }
 
-async fn look_up(State(registry): Shared, Path(subject): Path<String>, Json(supplied): Json<Supplied>) -> Result<Json<Value>, Failure> {
+async fn look_up(
+    State(registry): Shared,
+    Path(subject): Path<String>,
+    Json(supplied): Json<Supplied>,
+) -> Result<Json<Value>, Failure> {
     let schema = supplied.parse()?;
     let contents = registry.read();
     let ids = contents.of_subject(&subject)?;
@@ -205,7 +224,10 @@ async fn look_up(State(registry): Shared, Path(subject): Path<String>, Json(supp
     Ok(Json(contents.entry(&subject, version)))
 }
 
-async fn version(State(registry): Shared, Path((subject, version)): Path<(String, String)>) -> Result<Json<Value>, Failure> {
+async fn version(
+    State(registry): Shared,
+    Path((subject, version)): Path<(String, String)>,
+) -> Result<Json<Value>, Failure> {
     let contents = registry.read();
     let count = contents.of_subject(&subject)?.len();
     let version = if version == "latest" { count } else { version.parse().map_err(|_| no_version())? };
@@ -237,7 +259,11 @@ async fn default_level(State(registry): Shared) -> Json<Value> {
 async fn level(State(registry): Shared, Path(subject): Path<String>) -> Result<Json<Value>, Failure> {
     let contents = registry.read();
     let level = contents.levels.get(&subject).ok_or_else(|| {
-        Failure(StatusCode::NOT_FOUND, 40408, format!("Subject '{subject}' does not have subject-level compatibility configured"))
+        Failure(
+            StatusCode::NOT_FOUND,
+            40408,
+            format!("Subject '{subject}' does not have subject-level compatibility configured"),
+        )
     })?;
     Ok(Json(json!({ "compatibilityLevel": level })))
 }
@@ -251,10 +277,18 @@ async fn set_default_level(registry: Shared, level: Json<Level>) -> Result<Json<
     set_level(registry, Path(String::new()), level).await
 }
 
-async fn set_level(State(registry): Shared, Path(subject): Path<String>, Json(level): Json<Level>) -> Result<Json<Value>, Failure> {
+async fn set_level(
+    State(registry): Shared,
+    Path(subject): Path<String>,
+    Json(level): Json<Level>,
+) -> Result<Json<Value>, Failure> {
     let base = level.compatibility.strip_suffix("_TRANSITIVE").unwrap_or(&level.compatibility);
     if !["NONE", "BACKWARD", "FORWARD", "FULL"].contains(&base) {
-        return Err(Failure(StatusCode::UNPROCESSABLE_ENTITY, 42203, format!("Invalid compatibility level {}", level.compatibility)));
+        return Err(Failure(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            42203,
+            format!("Invalid compatibility level {}", level.compatibility),
+        ));
     }
     let mut contents = registry.read();
     contents.levels.insert(subject, level.compatibility.clone());
@@ -262,13 +296,21 @@ async fn set_level(State(registry): Shared, Path(subject): Path<String>, Json(le
     Ok(Json(json!({ "compatibility": level.compatibility })))
 }
 
-async fn compatible(State(registry): Shared, Path((subject, _)): Path<(String, String)>, Json(supplied): Json<Supplied>) -> Result<Json<Value>, Failure> {
+async fn compatible(
+    State(registry): Shared,
+    Path((subject, _)): Path<(String, String)>,
+    Json(supplied): Json<Supplied>,
+) -> Result<Json<Value>, Failure> {
     let schema = supplied.parse()?;
     let contents = registry.read();
     contents.of_subject(&subject)?;
     Ok(Json(json!({ "is_compatible": contents.compatible(&subject, &schema).is_ok() })))
 }
 
-async fn compatible_with_all(registry: Shared, Path(subject): Path<String>, supplied: Json<Supplied>) -> Result<Json<Value>, Failure> {
+async fn compatible_with_all(
+    registry: Shared,
+    Path(subject): Path<String>,
+    supplied: Json<Supplied>,
+) -> Result<Json<Value>, Failure> {
     compatible(registry, Path((subject, String::new())), supplied).await
 }

@@ -16,7 +16,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use flux_service::shutdown::Shutdown;
-use s3s::{auth::SimpleAuth, service::{S3Service, S3ServiceBuilder}};
+use s3s::{
+    auth::SimpleAuth,
+    service::{S3Service, S3ServiceBuilder},
+};
 use s3s_fs::FileSystem;
 use tokio::sync::Mutex;
 use tower::ServiceExt;
@@ -37,7 +40,12 @@ struct Server {
 ///
 /// # Errors
 /// [`Error`] when folder or port cannot be had.
-pub async fn serve(address: SocketAddr, folder: &Path, bucket: &str, mut shutdown: Shutdown) -> Result<SocketAddr, Error> {
+pub async fn serve(
+    address: SocketAddr,
+    folder: &Path,
+    bucket: &str,
+    mut shutdown: Shutdown,
+) -> Result<SocketAddr, Error> {
     state::folder(&folder.join(bucket))?;
     let files = FileSystem::new(folder).map_err(|error| Error::Broken {
         what: format!("{}: {error:?}", folder.display()),

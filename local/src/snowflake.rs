@@ -91,7 +91,8 @@ async fn user_key(path: &Path) -> Result<rsa::RsaPublicKey, Error> {
     use rsa::pkcs8::DecodePrivateKey;
     let damaged = |what: String| Error::Broken { what, fix: "remove the data folder and start over (--fresh)".into() };
     if path.exists() {
-        let key = rsa::RsaPrivateKey::read_pkcs8_pem_file(path).map_err(|error| damaged(format!("{}: {error}", path.display())))?;
+        let key = rsa::RsaPrivateKey::read_pkcs8_pem_file(path)
+            .map_err(|error| damaged(format!("{}: {error}", path.display())))?;
         return Ok(key.to_public_key());
     }
     // Two primes take a moment: not on a worker thread.
@@ -108,5 +109,6 @@ async fn user_key(path: &Path) -> Result<rsa::RsaPublicKey, Error> {
 /// Readable by the owner alone.
 fn private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(state::state_error(path, "cannot protect"))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(state::state_error(path, "cannot protect"))
 }

@@ -65,7 +65,9 @@ pub enum Error {
         finding: String,
     },
     /// The run exists and is another one.
-    #[error("run {run} exists with {field} {theirs}, {ours} was asked for; drop the flag to go on with it, or choose another --run")]
+    #[error(
+        "run {run} exists with {field} {theirs}, {ours} was asked for; drop the flag to go on with it, or choose another --run"
+    )]
     Contradiction {
         /// Run.
         run: RunId,
@@ -77,7 +79,9 @@ pub enum Error {
         ours: String,
     },
     /// The topic was replaced under the run.
-    #[error("run {run} was written to topic {topic} with id {theirs}, which is now {ours}: the topic was deleted and created again; start a new run")]
+    #[error(
+        "run {run} was written to topic {topic} with id {theirs}, which is now {ours}: the topic was deleted and created again; start a new run"
+    )]
     TopicReplaced {
         /// Run.
         run: RunId,
@@ -89,7 +93,9 @@ pub enum Error {
         ours: String,
     },
     /// Another process produces the shard.
-    #[error("shard {shard} of run {run} is being produced by another process (incarnation {rival}); stop one of the two")]
+    #[error(
+        "shard {shard} of run {run} is being produced by another process (incarnation {rival}); stop one of the two"
+    )]
     Rival {
         /// Run.
         run: RunId,
@@ -113,13 +119,22 @@ pub struct Established {
 ///
 /// # Errors
 /// [`Error`]: nothing was emitted.
-pub async fn establish(settings: &ProducerSettings, run: RunId, request: &Request, explicit: &[&str]) -> Result<Established, Error> {
+pub async fn establish(
+    settings: &ProducerSettings,
+    run: RunId,
+    request: &Request,
+    explicit: &[&str],
+) -> Result<Established, Error> {
     let readings = TopicSpec {
         name: &settings.readings_topic,
         partitions: settings.partitions,
         exact_partitions: true,
         replication: settings.replication,
-        config: &[("cleanup.policy", "delete"), ("retention.ms", "604800000"), ("message.timestamp.type", "CreateTime")],
+        config: &[
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "604800000"),
+            ("message.timestamp.type", "CreateTime"),
+        ],
     };
     let topic = topics::ensure(&settings.kafka, &readings).await?;
     let runs = TopicSpec {

@@ -1,11 +1,19 @@
 //! What the producer tells the world: metrics, health and the numbers of the status line.
 
-use std::{collections::BTreeSet, sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-}};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
 
-use axum::{Json, Router, extract::State, http::{HeaderMap, StatusCode}, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::get,
+};
 use flux_service::{health::Health, settings::Secret};
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 use serde::{Deserialize, Serialize};
@@ -48,8 +56,11 @@ impl Telemetry {
                 &["result"],
             )?,
             lateness: Histogram::with_opts(
-                HistogramOpts::new("flux_producer_lateness_seconds", "Live readings: offered to Kafka after their due time.")
-                    .buckets(vec![0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
+                HistogramOpts::new(
+                    "flux_producer_lateness_seconds",
+                    "Live readings: offered to Kafka after their due time.",
+                )
+                .buckets(vec![0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
             )?,
             lag: Gauge::new("flux_producer_lag_seconds", "How far the next reading is behind its due time.")?,
         };

@@ -77,10 +77,8 @@ impl Publisher {
     /// # Errors
     /// [`kafka::Error::Unreachable`]: try again.
     pub fn open(settings: &ProducerSettings, run: RunId, shard: i32, partitions: i32) -> Result<Self, kafka::Error> {
-        let deliveries = Deliveries {
-            ends: (0..partitions).map(|_| AtomicI64::new(-1)).collect(),
-            failure: Mutex::new(None),
-        };
+        let deliveries =
+            Deliveries { ends: (0..partitions).map(|_| AtomicI64::new(-1)).collect(), failure: Mutex::new(None) };
         let timeout = settings.transaction_timeout;
         let mut config = transactional(&settings.kafka, &format!("flux.{run}.{shard}"), timeout);
         config
@@ -139,7 +137,9 @@ impl Publisher {
     /// # Errors
     /// [`Abandoned`].
     pub fn flush(&self) -> Result<Vec<(i32, i64)>, Abandoned> {
-        self.producer.flush(self.patience).map_err(|source| Abandoned { doing: "waiting for acknowledgements", source })?;
+        self.producer
+            .flush(self.patience)
+            .map_err(|source| Abandoned { doing: "waiting for acknowledgements", source })?;
         self.check()?;
         let ends = self.producer.context().ends.iter().enumerate();
         Ok(ends.map(|(partition, end)| (partition as i32, end.load(Relaxed))).filter(|(_, end)| *end >= 0).collect())

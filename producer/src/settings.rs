@@ -11,20 +11,80 @@ use flux_service::{
 /// Keys of this role, beside those of Kafka.
 pub const KEYS: &[Key] = &[
     Key { name: "kafka.readings_topic", default: "ami.readings", help: "topic of the readings", secret: false },
-    Key { name: "kafka.runs_topic", default: "ami.runs", help: "topic of the ledger: run specs and progress, compacted", secret: false },
+    Key {
+        name: "kafka.runs_topic",
+        default: "ami.runs",
+        help: "topic of the ledger: run specs and progress, compacted",
+        secret: false,
+    },
     Key { name: "kafka.partitions", default: "4", help: "partitions of the readings topic, 1 to 1024", secret: false },
-    Key { name: "kafka.replication", default: "-1", help: "replication factor of new topics; -1 is the broker's default", secret: false },
-    Key { name: "registry.url", default: "http://127.0.0.1:8081", help: "schema registry with Confluent's REST API", secret: false },
-    Key { name: "registry.credentials", default: "", help: "user:password; prefer registry.credentials_file", secret: true },
+    Key {
+        name: "kafka.replication",
+        default: "-1",
+        help: "replication factor of new topics; -1 is the broker's default",
+        secret: false,
+    },
+    Key {
+        name: "registry.url",
+        default: "http://127.0.0.1:8081",
+        help: "schema registry with Confluent's REST API",
+        secret: false,
+    },
+    Key {
+        name: "registry.credentials",
+        default: "",
+        help: "user:password; prefer registry.credentials_file",
+        secret: true,
+    },
     Key { name: "registry.credentials_file", default: "", help: "file that holds user:password", secret: false },
-    Key { name: "registry.cache", default: ".flux/registry-cache", help: "directory where known schemas survive a registry outage", secret: false },
-    Key { name: "producer.shards", default: "0", help: "shards of a new run, 1 to the partition count; 0 is min(partitions, 4)", secret: false },
-    Key { name: "producer.own", default: "", help: "shards that this process emits, such as 0,2; all when not set", secret: false },
-    Key { name: "producer.rate", default: "0", help: "rows/s of this process, held within 2 % over 10 s; 0 is unlimited", secret: false },
-    Key { name: "producer.speed", default: "1", help: "how fast the clock runs; 60 plays an hour in a minute, from the first row not yet sent", secret: false },
-    Key { name: "producer.transaction_rows", default: "50000", help: "rows after which a transaction is committed", secret: false },
-    Key { name: "producer.transaction_interval", default: "500ms", help: "age at which a transaction is committed", secret: false },
-    Key { name: "producer.transaction_timeout", default: "15s", help: "after this a frozen producer's transaction is aborted by the broker; longer than any commit", secret: false },
+    Key {
+        name: "registry.cache",
+        default: ".flux/registry-cache",
+        help: "directory where known schemas survive a registry outage",
+        secret: false,
+    },
+    Key {
+        name: "producer.shards",
+        default: "0",
+        help: "shards of a new run, 1 to the partition count; 0 is min(partitions, 4)",
+        secret: false,
+    },
+    Key {
+        name: "producer.own",
+        default: "",
+        help: "shards that this process emits, such as 0,2; all when not set",
+        secret: false,
+    },
+    Key {
+        name: "producer.rate",
+        default: "0",
+        help: "rows/s of this process, held within 2 % over 10 s; 0 is unlimited",
+        secret: false,
+    },
+    Key {
+        name: "producer.speed",
+        default: "1",
+        help: "how fast the clock runs; 60 plays an hour in a minute, from the first row not yet sent",
+        secret: false,
+    },
+    Key {
+        name: "producer.transaction_rows",
+        default: "50000",
+        help: "rows after which a transaction is committed",
+        secret: false,
+    },
+    Key {
+        name: "producer.transaction_interval",
+        default: "500ms",
+        help: "age at which a transaction is committed",
+        secret: false,
+    },
+    Key {
+        name: "producer.transaction_timeout",
+        default: "15s",
+        help: "after this a frozen producer's transaction is aborted by the broker; longer than any commit",
+        secret: false,
+    },
 ];
 
 /// Settings of the producer role, checked.

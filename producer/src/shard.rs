@@ -61,7 +61,8 @@ impl Shard {
         let mut known: Option<Progress> = None;
         let mut first = true;
         while !self.shutdown.requested() {
-            let publisher = match Publisher::open(&self.settings, self.run.id(), self.shard, self.run.spec().partitions) {
+            let publisher = match Publisher::open(&self.settings, self.run.id(), self.shard, self.run.spec().partitions)
+            {
                 Ok(publisher) => publisher,
                 Err(error @ flux_service::kafka::Error::Unreachable { .. }) => {
                     tracing::warn!(shard = self.shard, error = chain(&error), "waiting for Kafka");
@@ -87,7 +88,11 @@ impl Shard {
                 Ended::Asked => return Ok(false),
                 Ended::Lost(abandoned) => {
                     self.telemetry.abandoned();
-                    tracing::warn!(shard = self.shard, error = chain(&abandoned), "transaction abandoned: asking the ledger");
+                    tracing::warn!(
+                        shard = self.shard,
+                        error = chain(&abandoned),
+                        "transaction abandoned: asking the ledger"
+                    );
                     if known.as_ref().map(|progress| progress.bucket) != before {
                         backoff.reset();
                     }
@@ -102,17 +107,16 @@ impl Shard {
     /// written by somebody who emits the same shard.
     fn refuse_rival(&self, known: Option<&Progress>, committed: Option<&Progress>, ours: &str) -> Result<(), Error> {
         match committed {
-            Some(committed) if Some(committed) != known && committed.incarnation != ours => Err(Error::Rival {
-                run: self.run.id(),
-                shard: self.shard,
-                rival: committed.incarnation.clone(),
-            }),
+            Some(committed) if Some(committed) != known && committed.incarnation != ours => {
+                Err(Error::Rival { run: self.run.id(), shard: self.shard, rival: committed.incarnation.clone() })
+            }
             _ => Ok(()),
         }
     }
 
     fn emit(&self, publisher: &Publisher, known: &mut Option<Progress>, incarnation: &str) -> Ended {
-        let cursor = known.as_ref().map(|progress| Cursor { bucket: progress.bucket, ordinal: progress.ordinal as u64 });
+        let cursor =
+            known.as_ref().map(|progress| Cursor { bucket: progress.bucket, ordinal: progress.ordinal as u64 });
         let mut stream = ShardStream::new(self.run.clone(), self.shard, cursor);
         let first_arrival = stream.peek().map_or(0, |emit| emit.arrival);
         let schedule = Schedule::new(self.settings.speed, first_arrival, wall_ms());
@@ -138,10 +142,10 @@ impl Shard {
             let asked = self.shutdown.requested();
             let full = open.as_ref().is_some_and(|open| open.rows >= self.settings.transaction_rows);
             // A transaction is never left open across a wait: readers would stand still behind it.
-            if full || asked || age.is_some_and(|age| age + wait >= self.settings.transaction_interval) {
-                if let Some(done) = open.take() {
-                    self.commit(publisher, stream, known, incarnation, &done)?;
-                }
+            if (full || asked || age.is_some_and(|age| age + wait >= self.settings.transaction_interval))
+                && let Some(done) = open.take()
+            {
+                self.commit(publisher, stream, known, incarnation, &done)?;
             }
             if asked {
                 return Ok(Ended::Asked);

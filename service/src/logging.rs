@@ -9,8 +9,9 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// A sentence when the filter does not parse.
 pub fn start(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| format!("log.filter is {filter:?}: {error}; use a level such as info, or info,flux_runner=debug"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        format!("log.filter is {filter:?}: {error}; use a level such as info, or info,flux_runner=debug")
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = if std::io::stderr().is_terminal() {
         builder.with_target(false).try_init()

@@ -13,9 +13,19 @@ use crate::settings::{self, Key, Secret, Settings};
 
 /// Keys of the login.
 pub const KEYS: &[Key] = &[
-    Key { name: "postgres.url", default: "", help: "postgres://user:password@host/database, or key=value pairs; sslmode=require for TLS; prefer postgres.url_file", secret: true },
+    Key {
+        name: "postgres.url",
+        default: "",
+        help: "postgres://user:password@host/database, or key=value pairs; sslmode=require for TLS; prefer postgres.url_file",
+        secret: true,
+    },
     Key { name: "postgres.url_file", default: "", help: "file that holds the URL", secret: false },
-    Key { name: "postgres.ssl_ca", default: "", help: "PEM file of the certificate authority, for sslmode=require", secret: false },
+    Key {
+        name: "postgres.ssl_ca",
+        default: "",
+        help: "PEM file of the certificate authority, for sslmode=require",
+        secret: false,
+    },
 ];
 
 /// What went wrong, by what the caller should do.

@@ -103,12 +103,8 @@ impl Registry {
         // One folder per registry: ids of different registries mean different schemas.
         let folder: String =
             settings.url.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
-        let inner = Inner {
-            url: settings.url.clone(),
-            client,
-            cache: settings.cache.join(folder),
-            schemas: Mutex::default(),
-        };
+        let inner =
+            Inner { url: settings.url.clone(), client, cache: settings.cache.join(folder), schemas: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -127,7 +123,9 @@ impl Registry {
             Err(source) if raw(&source).is_some() => {
                 Err(Error::Refused { url: self.inner.url.clone(), subject: subject.into(), source })
             }
-            Err(source) => self.recall_id(schema).ok_or_else(|| Error::Unavailable { url: self.inner.url.clone(), source }),
+            Err(source) => {
+                self.recall_id(schema).ok_or_else(|| Error::Unavailable { url: self.inner.url.clone(), source })
+            }
         }
     }
 

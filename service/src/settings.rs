@@ -142,8 +142,7 @@ impl Settings {
     /// [`Error`] names the file and the key.
     pub fn file(&mut self, path: &Path) -> Result<(), Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
-        let table: toml::Table =
-            text.parse().map_err(|source| Error::Syntax { path: path.into(), source })?;
+        let table: toml::Table = text.parse().map_err(|source| Error::Syntax { path: path.into(), source })?;
         self.table("", &table, &Origin::File(path.into()))
     }
 
@@ -154,7 +153,8 @@ impl Settings {
                 toml::Value::Table(inner) => self.table(&format!("{key}."), inner, origin)?,
                 toml::Value::String(text) => self.set(&key, text, origin.clone())?,
                 toml::Value::Array(items) => {
-                    let items: Vec<_> = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), Into::into)).collect();
+                    let items: Vec<_> =
+                        items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), Into::into)).collect();
                     self.set(&key, &items.join(","), origin.clone())?;
                 }
                 other => self.set(&key, &other.to_string(), origin.clone())?,
@@ -311,7 +311,9 @@ mod tests {
         assert_eq!(settings.duration("sink.linger").unwrap(), Duration::from_secs(1));
         settings.file(&path).unwrap();
         assert_eq!(settings.duration("sink.linger").unwrap(), Duration::from_secs(2));
-        settings.environment([("FLUX_SINK__LINGER".to_string(), "3s".to_string()), ("HOME".into(), "/".into())].into_iter()).unwrap();
+        settings
+            .environment([("FLUX_SINK__LINGER".to_string(), "3s".to_string()), ("HOME".into(), "/".into())].into_iter())
+            .unwrap();
         assert_eq!(settings.duration("sink.linger").unwrap(), Duration::from_secs(3));
         settings.set("sink.linger", "250ms", Origin::Flag("--linger".into())).unwrap();
         assert_eq!(settings.duration("sink.linger").unwrap(), Duration::from_millis(250));
@@ -320,8 +322,12 @@ mod tests {
     #[test]
     fn errors_name_the_key_the_value_and_the_fix() {
         let mut settings = Settings::new(&KEYS);
-        let unknown = settings.environment([("FLUX_POSTGRES__URI".to_string(), "x".to_string())].into_iter()).unwrap_err();
-        assert_eq!(unknown.to_string(), "environment FLUX_POSTGRES__URI: unknown key postgres.uri; did you mean postgres.url?");
+        let unknown =
+            settings.environment([("FLUX_POSTGRES__URI".to_string(), "x".to_string())].into_iter()).unwrap_err();
+        assert_eq!(
+            unknown.to_string(),
+            "environment FLUX_POSTGRES__URI: unknown key postgres.uri; did you mean postgres.url?"
+        );
         settings.set("sink.linger", "5 parsecs", Origin::Flag("--linger".into())).unwrap();
         assert_eq!(
             settings.duration("sink.linger").unwrap_err().to_string(),

@@ -47,7 +47,9 @@ impl Shutdown {
             tracing::info!(deadline_s = deadline.as_secs(), "asked to end: draining");
             asked.request();
             tokio::select! { () = next() => {}, () = tokio::time::sleep(deadline) => {} }
-            tracing::error!("ended before the drain was complete; what was not durable is read again at the next start");
+            tracing::error!(
+                "ended before the drain was complete; what was not durable is read again at the next start"
+            );
             std::process::exit(1);
         });
         (trigger, shutdown)

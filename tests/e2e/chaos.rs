@@ -29,7 +29,21 @@ fn chaos(broker: Broker, kills: usize, freezes: usize, rows_per_second: &str, da
     let mut chance = Chance(seed);
     let stack = Stack::new(broker);
     let produce = |own: &'static str| -> Vec<&str> {
-        vec!["produce", "--run", RUN, "--seed", "11", "--meters", "1000", "--days", days, "--own", own, "--rate", rows_per_second]
+        vec![
+            "produce",
+            "--run",
+            RUN,
+            "--seed",
+            "11",
+            "--meters",
+            "1000",
+            "--days",
+            days,
+            "--own",
+            own,
+            "--rate",
+            rows_per_second,
+        ]
     };
     let roles: Vec<Vec<&str>> = vec![
         produce("0,2"),

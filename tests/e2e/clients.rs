@@ -49,7 +49,12 @@ fn the_official_snowflake_sdk_is_served() {
 #[test]
 fn confluent_kafka_is_served() {
     let stack = Stack::new(Broker::Local);
-    session(limited(python()).arg(root().join("tests/clients/confluent_session.py")).args([&stack.brokers, &stack.registry]).arg("confluent"));
+    session(
+        limited(python())
+            .arg(root().join("tests/clients/confluent_session.py"))
+            .args([&stack.brokers, &stack.registry])
+            .arg("confluent"),
+    );
 }
 
 #[test]
@@ -57,7 +62,11 @@ fn the_java_client_is_served_and_partitions_as_we_do() {
     let stack = Stack::new(Broker::Local);
     let jars = format!("{}/*", root().join(".deps/kafka/lib").display());
     let text = session(
-        limited("java".into()).args(["-cp", &jars]).arg(root().join("tests/clients/KafkaSession.java")).args([&stack.brokers, &stack.registry]).arg("java"),
+        limited("java".into())
+            .args(["-cp", &jars])
+            .arg(root().join("tests/clients/KafkaSession.java"))
+            .args([&stack.brokers, &stack.registry])
+            .arg("java"),
     );
     let decided: Vec<(&str, i32)> = text
         .lines()
@@ -79,10 +88,27 @@ fn kcat_produces_and_consumes_committed_rows() {
         command.args(["-b", &stack.brokers]).args(arguments).stdout(Stdio::piped());
         command
     };
-    let consume = ["-C", "-t", &stack.topic(), "-X", "isolation.level=read_committed", "-o", "beginning", "-e", "-q", "-f", "%k %p %h\n"];
+    let consume = [
+        "-C",
+        "-t",
+        &stack.topic(),
+        "-X",
+        "isolation.level=read_committed",
+        "-o",
+        "beginning",
+        "-e",
+        "-q",
+        "-f",
+        "%k %p %h\n",
+    ];
     let output = kcat(&consume).output().expect("kcat is installed: apt-get install kcat");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(text.lines().filter(|line| line.starts_with("MTR-TGC-")).count(), 20 * 96, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("MTR-TGC-")).count(),
+        20 * 96,
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let mut producer = kcat(&["-P", "-t", &stack.topic(), "-p", "0"]).stdin(Stdio::piped()).spawn().unwrap();
     producer.stdin.take().unwrap().write_all(b"one\ntwo\n").unwrap();
     assert!(producer.wait().unwrap().success());
@@ -96,17 +122,28 @@ fn the_s3_sink_is_proven_on_moto() {
     let stack = Stack::new(Broker::Local);
     let port = crate::harness::free_port();
     let server = python().with_file_name("moto_server");
-    let mut moto = Command::new(server).args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut moto = Command::new(server)
+        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let endpoint = format!("http://127.0.0.1:{port}");
-    crate::harness::eventually("moto listens", Duration::from_secs(60), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    let made = stack.runtime.block_on(async { reqwest::Client::new().put(format!("{endpoint}/moto-bronze")).send().await.unwrap().status() });
+    crate::harness::eventually("moto listens", Duration::from_secs(60), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let made = stack.runtime.block_on(async {
+        reqwest::Client::new().put(format!("{endpoint}/moto-bronze")).send().await.unwrap().status()
+    });
     assert!(made.is_success(), "{made}");
     let place = format!("s3.endpoint={endpoint}");
     let there = ["--set", place.as_str(), "--set", "s3.bucket=moto-bronze"];
     let run = "00000000000000f8";
     stack.run(0, &["produce", "--run", run, "--seed", "3", "--meters", "40", "--days", "2"]);
-    let _sinks = [stack.start(&[&there[..], &["sink", "s3"]].concat()), stack.start(&[&there[..], &["sink", "s3"]].concat())];
-    let output = stack.run(0, &[&there[..], &["verify", "--run", run, "--at", "s3", "--wait", "60", "--json"]].concat());
+    let _sinks =
+        [stack.start(&[&there[..], &["sink", "s3"]].concat()), stack.start(&[&there[..], &["sink", "s3"]].concat())];
+    let output =
+        stack.run(0, &[&there[..], &["verify", "--run", run, "--at", "s3", "--wait", "60", "--json"]].concat());
     let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     moto.kill().unwrap();
     moto.wait().unwrap();

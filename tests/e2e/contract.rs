@@ -2,10 +2,22 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use flux_local::{s3, snowflake::{self, SnowflakeSettings}};
-use flux_runner::{contract::{Sink, Writer}, suite::{self, Destination}};
-use flux_schemas::{layout::table_files::{ChannelState, STATE_FILE, data_file}, source::{Position, Source}};
-use flux_service::{settings::{Origin, Settings}, shutdown::Shutdown};
+use flux_local::{
+    s3,
+    snowflake::{self, SnowflakeSettings},
+};
+use flux_runner::{
+    contract::{Sink, Writer},
+    suite::{self, Destination},
+};
+use flux_schemas::{
+    layout::table_files::{ChannelState, STATE_FILE, data_file},
+    source::{Position, Source},
+};
+use flux_service::{
+    settings::{Origin, Settings},
+    shutdown::Shutdown,
+};
 use flux_sink_postgres::{PostgresSettings, PostgresSink};
 use flux_sink_s3::{S3Settings, S3Sink};
 use flux_sink_snowpipe::{SnowpipeSettings, SnowpipeSink};
@@ -46,7 +58,10 @@ impl Destination for OnPostgres {
     async fn offsets(&self, source: &Source) -> Vec<u64> {
         let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
-        let rows = client.query("select kafka_offset from ami_interval_readings where kafka_partition = $1", &[&source.partition.0]).await.unwrap();
+        let rows = client
+            .query("select kafka_offset from ami_interval_readings where kafka_partition = $1", &[&source.partition.0])
+            .await
+            .unwrap();
         rows.iter().map(|row| row.get::<_, i64>(0) as u64).collect()
     }
 }
@@ -84,8 +99,12 @@ impl Destination for OnS3 {
 /// Offsets of the source's rows in NDJSON of either case.
 fn offsets_of(text: &str, source: &Source) -> Vec<u64> {
     let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let field = |row: &Value, name: &str| row.get(name).or_else(|| row.get(name.to_uppercase())).and_then(Value::as_i64).unwrap();
-    rows.filter(|row| field(row, "kafka_partition") == i64::from(source.partition.0)).map(|row| field(&row, "kafka_offset") as u64).collect()
+    let field = |row: &Value, name: &str| {
+        row.get(name).or_else(|| row.get(name.to_uppercase())).and_then(Value::as_i64).unwrap()
+    };
+    rows.filter(|row| field(row, "kafka_partition") == i64::from(source.partition.0))
+        .map(|row| field(&row, "kafka_offset") as u64)
+        .collect()
 }
 
 /// An S3 stand-in for one test.
@@ -121,7 +140,9 @@ fn of_eight_racing_create_only_puts_one_wins() {
             let key = object_store::path::Path::from(format!("race/{round}"));
             let puts = (0..8).map(|writer| {
                 let (store, key) = (store.clone(), key.clone());
-                async move { store.put_opts(&key, format!("{writer}").into(), object_store::PutMode::Create.into()).await.is_ok() }
+                async move {
+                    store.put_opts(&key, format!("{writer}").into(), object_store::PutMode::Create.into()).await.is_ok()
+                }
             });
             let winners = futures::future::join_all(puts).await.into_iter().filter(|won| *won).count();
             assert_eq!(winners, 1, "round {round}");
@@ -157,11 +178,18 @@ impl Destination for OnSnowpipe {
 }
 
 /// An emulator for one test, with a user's settings.
-fn snowpipe_destination(runtime: &Runtime, acknowledge_repeats: bool) -> (OnSnowpipe, tempfile::TempDir, flux_service::shutdown::Trigger) {
+fn snowpipe_destination(
+    runtime: &Runtime,
+    acknowledge_repeats: bool,
+) -> (OnSnowpipe, tempfile::TempDir, flux_service::shutdown::Trigger) {
     install_tls();
     let folder = tempfile::tempdir().unwrap();
     let (trigger, shutdown) = Shutdown::manual();
-    let emulator = SnowflakeSettings { folder: folder.path().into(), commit_delay: Duration::from_millis(200), acknowledge_repeats };
+    let emulator = SnowflakeSettings {
+        folder: folder.path().into(),
+        commit_delay: Duration::from_millis(200),
+        acknowledge_repeats,
+    };
     let emulator = runtime.block_on(snowflake::serve(loopback(), emulator, shutdown)).unwrap();
     let settings = settings(&[
         ("snowpipe.url", &emulator.url),
@@ -190,7 +218,12 @@ fn snowpipe_survives_every_answer_of_the_service() {
         let (destination, _folder, _trigger) = snowpipe_destination(&runtime, acknowledge_repeats);
         runtime.block_on(async {
             let client = reqwest::Client::builder()
-                .tls_certs_only(reqwest::Certificate::from_pem_bundle(&std::fs::read(destination.settings.ca.as_ref().unwrap()).unwrap()).unwrap())
+                .tls_certs_only(
+                    reqwest::Certificate::from_pem_bundle(
+                        &std::fs::read(destination.settings.ca.as_ref().unwrap()).unwrap(),
+                    )
+                    .unwrap(),
+                )
                 .build()
                 .unwrap();
             let faults = destination.settings.url.join("/_emulator/faults").unwrap();
@@ -198,11 +231,20 @@ fn snowpipe_survives_every_answer_of_the_service() {
             for (index, answer) in answers.into_iter().enumerate() {
                 let fault = serde_json::json!([{ "on": "append", "answer": answer, "count": 2 }]);
                 client.post(faults.clone()).json(&fault).send().await.unwrap().error_for_status().unwrap();
-                let source = Source { cluster_id: "c".into(), topic: "t".into(), topic_id: "i".into(), partition: flux_schemas::source::Partition(index as i32) };
+                let source = Source {
+                    cluster_id: "c".into(),
+                    topic: "t".into(),
+                    topic_id: "i".into(),
+                    partition: flux_schemas::source::Partition(index as i32),
+                };
                 write_through(&destination, &source, 30).await;
                 let mut offsets = destination.offsets(&source).await;
                 offsets.sort_unstable();
-                assert_eq!(offsets, (0..30).collect::<Vec<_>>(), "{answer}, repeats acknowledged: {acknowledge_repeats}");
+                assert_eq!(
+                    offsets,
+                    (0..30).collect::<Vec<_>>(),
+                    "{answer}, repeats acknowledged: {acknowledge_repeats}"
+                );
             }
         });
     }

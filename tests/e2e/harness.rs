@@ -79,9 +79,14 @@ pub(crate) fn apache_kafka() -> &'static str {
     KAFKA.get_or_init(|| immortal(start_kafka))
 }
 
+#[expect(clippy::zombie_processes, reason = "it lives as long as the test run, and dies with it")]
 fn start_kafka() -> String {
     let jars = std::env::var_os("FLUX_KAFKA_JARS").map_or_else(|| root().join(".deps/kafka/lib"), PathBuf::from);
-    assert!(jars.is_dir(), "{}: Apache Kafka is not there; `make test` fetches it, or: make .deps/kafka", jars.display());
+    assert!(
+        jars.is_dir(),
+        "{}: Apache Kafka is not there; `make test` fetches it, or: make .deps/kafka",
+        jars.display()
+    );
     let folder = tempfile::tempdir().unwrap().keep();
     let (port, controller) = (free_port(), free_port());
     let properties = folder.join("server.properties");
@@ -102,7 +107,11 @@ fn start_kafka() -> String {
         command.args(["-Xmx640m", "-cp", &format!("{}/*", jars.display()), class]);
         command
     };
-    let output = java("kafka.tools.StorageTool").args(["format", "-t", "RWM0La37QWmiEp3bP_iXNw", "-c"]).arg(&properties).output().expect("java runs");
+    let output = java("kafka.tools.StorageTool")
+        .args(["format", "-t", "RWM0La37QWmiEp3bP_iXNw", "-c"])
+        .arg(&properties)
+        .output()
+        .expect("java runs");
     assert!(output.status.success(), "formatting: {}", String::from_utf8_lossy(&output.stderr));
     let log = std::fs::File::create(folder.join("kafka.log")).unwrap();
     let mut command = java("kafka.Kafka");
@@ -113,6 +122,7 @@ fn start_kafka() -> String {
 }
 
 /// URL of a PostgreSQL server without a database name, started on first use.
+#[expect(clippy::zombie_processes, reason = "the watcher outlives the test run on purpose")]
 fn postgres_server() -> &'static str {
     static SERVER: LazyLock<String> = LazyLock::new(|| {
         immortal(|| {
@@ -122,7 +132,13 @@ fn postgres_server() -> &'static str {
             // It runs apart from us: this watches over it and ends it when the test run is over.
             let pid = std::process::id();
             let mut watcher = Command::new("sh");
-            watcher.args(["-c", &format!("while kill -0 {pid} 2>/dev/null; do sleep 1; done; pkill -INT -f -- '-D {}'", folder.display())]);
+            watcher.args([
+                "-c",
+                &format!(
+                    "while kill -0 {pid} 2>/dev/null; do sleep 1; done; pkill -INT -f -- '-D {}'",
+                    folder.display()
+                ),
+            ]);
             watcher.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
             std::mem::forget(server);
             url
@@ -137,7 +153,8 @@ pub(crate) fn database(runtime: &Runtime) -> String {
     let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let server = postgres_server();
     let create = async {
-        let (client, connection) = tokio_postgres::connect(&format!("{server}/postgres"), tokio_postgres::NoTls).await.unwrap();
+        let (client, connection) =
+            tokio_postgres::connect(&format!("{server}/postgres"), tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client.batch_execute(&format!("create database {name}")).await.unwrap();
     };
@@ -174,11 +191,17 @@ impl Stack {
         let path = |name: &str| folder.path().join(name);
         let brokers = match broker {
             Broker::Apache => apache_kafka().to_string(),
-            Broker::Local => runtime.block_on(broker::serve(loopback(), &path("broker"), shutdown.clone())).unwrap().to_string(),
+            Broker::Local => {
+                runtime.block_on(broker::serve(loopback(), &path("broker"), shutdown.clone())).unwrap().to_string()
+            }
         };
         let registry = runtime.block_on(registry::serve(loopback(), &path("registry"), shutdown.clone())).unwrap();
         let s3 = runtime.block_on(s3::serve(loopback(), &path("s3"), BUCKET, shutdown.clone())).unwrap();
-        let emulator = SnowflakeSettings { folder: path("snowflake"), commit_delay: Duration::from_millis(300), acknowledge_repeats: true };
+        let emulator = SnowflakeSettings {
+            folder: path("snowflake"),
+            commit_delay: Duration::from_millis(300),
+            acknowledge_repeats: true,
+        };
         let snowflake = runtime.block_on(snowflake::serve(loopback(), emulator, shutdown)).unwrap();
         let database = database(&runtime);
         let config = path("flux.toml");
@@ -272,7 +295,8 @@ impl Stack {
 
     /// The verdict, whatever it is.
     pub(crate) fn verdict(&self, run: &str, at: &str, wait: u32) -> Value {
-        let output = self.flux(&["verify", "--run", run, "--at", at, "--wait", &wait.to_string(), "--json"]).output().unwrap();
+        let output =
+            self.flux(&["verify", "--run", run, "--at", at, "--wait", &wait.to_string(), "--json"]).output().unwrap();
         let verdict: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("no verdict: {}", String::from_utf8_lossy(&output.stderr)));
         assert_eq!(output.status.code(), Some(i32::from(verdict["proven"] != true)), "{verdict:#}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
-    producer::{BaseRecord, Producer, ThreadedProducer, DefaultProducerContext},
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
 use crate::harness::{Broker, Stack, eventually};
@@ -43,7 +43,8 @@ fn two_runs_over_the_same_meters_are_each_proven() {
     let _sinks = stack.sinks();
     let other = "00000000000000a2";
     let produce = |run, seed, days, pattern| {
-        stack.run(0, &["produce", "--run", run, "--seed", seed, "--meters", "50", "--days", days, "--pattern", pattern]);
+        stack
+            .run(0, &["produce", "--run", run, "--seed", seed, "--meters", "50", "--days", days, "--pattern", pattern]);
     };
     produce(RUN, "1", "2", "uniform");
     produce(other, "2", "3", "staggered");
@@ -65,7 +66,24 @@ fn accelerated_live_emits_what_back_fill_emits() {
     let stack = Stack::new(Broker::Local);
     let _sinks = stack.sinks();
     // Six hours of 20 meters in about seven seconds.
-    stack.run(0, &["produce", "--run", RUN, "--seed", "3", "--meters", "20", "--days", "1", "--pattern", "staggered", "--speed", "12000"]);
+    stack.run(
+        0,
+        &[
+            "produce",
+            "--run",
+            RUN,
+            "--seed",
+            "3",
+            "--meters",
+            "20",
+            "--days",
+            "1",
+            "--pattern",
+            "staggered",
+            "--speed",
+            "12000",
+        ],
+    );
     stack.assert_proven(RUN, 20 * 96);
 }
 
@@ -82,7 +100,8 @@ fn poison_goes_to_the_dead_letter_topic_and_everything_else_arrives() {
     let topic = stack.topic();
     let run = 0xa3u64.to_be_bytes();
     let headers = || OwnedHeaders::new().insert(Header { key: "run", value: Some(&run) });
-    let poison: [(&[u8], bool); 4] = [(b"", true), (b"\0\0\0\0\x01garbage", true), (b"no frame", true), (b"\0\0\0\0\x01x", false)];
+    let poison: [(&[u8], bool); 4] =
+        [(b"", true), (b"\0\0\0\0\x01garbage", true), (b"no frame", true), (b"\0\0\0\0\x01x", false)];
     for (value, with_run) in poison {
         let mut record = BaseRecord::to(&topic).partition(1).key("poison").payload(value);
         if with_run {
@@ -109,16 +128,21 @@ fn a_registry_outage_is_not_poison_and_a_cached_schema_survives_it() {
     let stack = Stack::new(Broker::Local);
     stack.run(0, &["produce", "--run", RUN, "--seed", "3", "--meters", "20", "--days", "1"]);
     // The registry that this sink is told of does not answer: it waits, and sets nothing aside.
-    let blind = ["--set", "registry.url=http://127.0.0.1:9", "--set", "registry.cache=/nonexistent", "sink", "postgres"];
+    let blind =
+        ["--set", "registry.url=http://127.0.0.1:9", "--set", "registry.cache=/nonexistent", "sink", "postgres"];
     let mut waiting = stack.start(&blind);
-    eventually("the sink says that it waits", Duration::from_secs(30), || waiting.words().contains("waiting for the schema registry"));
+    eventually("the sink says that it waits", Duration::from_secs(30), || {
+        waiting.words().contains("waiting for the schema registry")
+    });
     assert_eq!(waiting.ended(), None, "{}", waiting.words());
     drop(waiting);
     // A producer that has registered before goes on without a registry.
     let mut config = std::fs::read_to_string(stack.folder.path().join("flux.toml")).unwrap();
     let dead = "http://127.0.0.1:9";
     let cache = stack.folder.path().join("registry-cache");
-    let folder = |url: &str| url.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect::<String>();
+    let folder = |url: &str| {
+        url.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect::<String>()
+    };
     std::fs::rename(cache.join(folder(&stack.registry)), cache.join(folder(dead))).unwrap();
     config = config.replace(&stack.registry, dead);
     std::fs::write(stack.folder.path().join("flux.toml"), config).unwrap();

@@ -22,7 +22,10 @@ fn recreate(stack: &Stack) {
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
     stack.runtime.block_on(admin.delete_topics(&[&topic], &options)).unwrap();
     eventually("the topic is made again", Duration::from_secs(30), || {
-        let made = stack.runtime.block_on(admin.create_topics(&[NewTopic::new(&topic, 4, TopicReplication::Fixed(1))], &options)).unwrap();
+        let made = stack
+            .runtime
+            .block_on(admin.create_topics(&[NewTopic::new(&topic, 4, TopicReplication::Fixed(1))], &options))
+            .unwrap();
         made.iter().all(Result::is_ok)
     });
 }
@@ -97,7 +100,11 @@ fn bad_input_is_refused_with_its_name_and_the_fix() {
         (2, &["produce", "--preset", "slow-demo"], &["slow-demo", "quick-demo"]),
         (2, &["produce", "--run", "xyz"], &["xyz", "16 hexadecimal digits"]),
         (2, &["--set", "producer.shards=9", "produce"], &["producer.shards", "9", "partition count"]),
-        (2, &["--set", "snowpipe.private_key_file=/nonexistent.p8", "sink", "snowpipe"], &["snowpipe.private_key_file", "/nonexistent.p8", "openssl genpkey"]),
+        (
+            2,
+            &["--set", "snowpipe.private_key_file=/nonexistent.p8", "sink", "snowpipe"],
+            &["snowpipe.private_key_file", "/nonexistent.p8", "openssl genpkey"],
+        ),
         (2, &["--set", "snowpipe.url=http://x", "sink", "snowpipe"], &["snowpipe.url", "https://"]),
         (2, &["--set", "s3.format=csv", "sink", "s3"], &["s3.format", "csv", "parquet"]),
         (2, &["verify", "--run", "00000000000000ff", "--at", "mars"], &["mars", "kafka, postgres, s3, snowpipe"]),
@@ -130,8 +137,18 @@ fn a_topic_with_the_wrong_configuration_is_refused() {
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
     let compacted = NewTopic::new(&topic, 4, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
     stack.runtime.block_on(admin.create_topics(&[compacted], &options)).unwrap()[0].as_ref().unwrap();
-    refused(&stack, 2, &["produce", "--meters", "20", "--days", "1"], &[&topic, "cleanup.policy is compact", "it must be delete"]);
-    refused(&stack, 2, &["--set", "kafka.partitions=6", "produce", "--meters", "20", "--days", "1"], &["4 partitions", "6 were asked for"]);
+    refused(
+        &stack,
+        2,
+        &["produce", "--meters", "20", "--days", "1"],
+        &[&topic, "cleanup.policy is compact", "it must be delete"],
+    );
+    refused(
+        &stack,
+        2,
+        &["--set", "kafka.partitions=6", "produce", "--meters", "20", "--days", "1"],
+        &["4 partitions", "6 were asked for"],
+    );
 }
 
 #[test]
@@ -144,7 +161,11 @@ fn a_database_without_rights_and_a_bucket_without_keys_are_named() {
     let url = stack.database.replace("flux@", &format!("reader_{}@", stack.prefix));
     let mut sink = stack.start(&["--set", &format!("postgres.url={url}"), "sink", "postgres"]);
     assert_eq!(sink.wait(Duration::from_secs(60)), 1, "{}", sink.words());
-    assert!(sink.words().contains("permission denied") && sink.words().contains("grant the sink's user"), "{}", sink.words());
+    assert!(
+        sink.words().contains("permission denied") && sink.words().contains("grant the sink's user"),
+        "{}",
+        sink.words()
+    );
     let mut sink = stack.start(&["--set", "s3.secret_access_key=wrong", "sink", "s3"]);
     assert_eq!(sink.wait(Duration::from_secs(60)), 1, "{}", sink.words());
     assert!(sink.words().contains("object store refuses"), "{}", sink.words());

@@ -26,7 +26,11 @@ fn counts(place: &Value) -> [u64; 3] {
 }
 
 fn names(place: &Value, finding: &str, meter: &str) -> bool {
-    place["examples"].as_array().unwrap().iter().any(|example| example["finding"] == finding && example["meter_id"] == meter)
+    place["examples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|example| example["finding"] == finding && example["meter_id"] == meter)
 }
 
 #[test]
@@ -66,18 +70,28 @@ fn a_removed_and_a_copied_object_are_counted_and_named() {
     let (stack, _sinks) = produced();
     stack.assert_proven(RUN, ROWS);
     let objects = objects(&stack);
-    let rows = |path: &PathBuf| std::io::read_to_string(flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap())).unwrap().lines().count() as u64;
+    let rows = |path: &PathBuf| {
+        std::io::read_to_string(flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()))
+            .unwrap()
+            .lines()
+            .count() as u64
+    };
 
     let (removed, copied) = (&objects[0], &objects[1]);
     let (gone, twice) = (rows(removed), rows(copied));
-    let copy = copied.with_file_name(copied.file_name().unwrap().to_str().unwrap().replace(".ndjson.gz", "-copy.ndjson.gz"));
+    let copy =
+        copied.with_file_name(copied.file_name().unwrap().to_str().unwrap().replace(".ndjson.gz", "-copy.ndjson.gz"));
     std::fs::copy(copied, &copy).unwrap();
     std::fs::remove_file(removed).unwrap();
     let s3 = place(&stack, "s3");
     assert_eq!(counts(&s3), [gone, twice, 0], "{s3:#}");
     let notes = s3["notes"].to_string();
     assert!(notes.contains("objects that no plan names") && notes.contains("-copy.ndjson.gz"), "{notes}");
-    assert!(notes.contains("planned objects that are not there") && notes.contains(removed.file_name().unwrap().to_str().unwrap()), "{notes}");
+    assert!(
+        notes.contains("planned objects that are not there")
+            && notes.contains(removed.file_name().unwrap().to_str().unwrap()),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -86,8 +100,18 @@ fn a_batch_that_the_service_drops_is_counted_and_named() {
     let fault = serde_json::json!([{ "on": "append", "answer": "drop" }]);
     let pem = std::fs::read(&stack.snowflake.ca).unwrap();
     stack.runtime.block_on(async {
-        let client = reqwest::Client::builder().tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).unwrap()).build().unwrap();
-        client.post(format!("{}/_emulator/faults", stack.snowflake.url)).json(&fault).send().await.unwrap().error_for_status().unwrap();
+        let client = reqwest::Client::builder()
+            .tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).unwrap())
+            .build()
+            .unwrap();
+        client
+            .post(format!("{}/_emulator/faults", stack.snowflake.url))
+            .json(&fault)
+            .send()
+            .await
+            .unwrap()
+            .error_for_status()
+            .unwrap();
     });
     let _sinks = stack.sinks();
     stack.run(0, &["produce", "--run", RUN, "--seed", "5", "--meters", "20", "--days", "2"]);
@@ -95,7 +119,10 @@ fn a_batch_that_the_service_drops_is_counted_and_named() {
     let missing = snowpipe["missing"].as_u64().unwrap();
     assert!(missing > 0 && missing < ROWS, "{snowpipe:#}");
     assert_eq!(snowpipe["found"].as_u64().unwrap() + missing, ROWS, "{snowpipe:#}");
-    assert!(snowpipe["examples"].as_array().unwrap().iter().any(|example| example["finding"] == "missing"), "{snowpipe:#}");
+    assert!(
+        snowpipe["examples"].as_array().unwrap().iter().any(|example| example["finding"] == "missing"),
+        "{snowpipe:#}"
+    );
     // The other places are as they should be.
     assert_eq!(stack.verdict(RUN, "kafka,postgres,s3", 60)["proven"], true);
 }

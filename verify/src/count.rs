@@ -30,9 +30,17 @@ impl Counts {
     /// Counts one row.
     pub fn add(&mut self, index: u64) {
         let (number, slot) = (index / PAGE, index % PAGE);
-        let page = self.pages.entry(number).or_insert_with(|| Page::Open { bits: vec![0; PAGE as usize / 32].into(), once: 0, clean: true });
+        let page = self.pages.entry(number).or_insert_with(|| Page::Open {
+            bits: vec![0; PAGE as usize / 32].into(),
+            once: 0,
+            clean: true,
+        });
         if matches!(page, Page::Complete) {
-            *page = Page::Open { bits: vec![0x5555_5555_5555_5555; PAGE as usize / 32].into(), once: PAGE as u32, clean: true };
+            *page = Page::Open {
+                bits: vec![0x5555_5555_5555_5555; PAGE as usize / 32].into(),
+                once: PAGE as u32,
+                clean: true,
+            };
         }
         let Page::Open { bits, once, clean } = page else { return };
         let (word, shift) = ((slot / 32) as usize, (slot % 32) * 2);

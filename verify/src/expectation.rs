@@ -55,7 +55,8 @@ impl Expectation {
             ends.insert(end.partition, end.end);
         }
         let horizon = before_interval.unwrap_or(i64::MAX);
-        let furthest = cursors.iter().map(|cursor| cursor.bucket + i64::from(cursor.ordinal > 0)).max().unwrap_or(first);
+        let furthest =
+            cursors.iter().map(|cursor| cursor.bucket + i64::from(cursor.ordinal > 0)).max().unwrap_or(first);
         let finished = (0..shards).all(|shard| progress.get(&shard).is_some_and(|progress| progress.finished));
         Self { run, cursors, partial, ends, horizon, must_end: furthest.min(horizon), finished }
     }
@@ -112,9 +113,8 @@ impl Expectation {
             .zip(sizes)
             .map(|(cursor, size)| (cursor.bucket.min(self.horizon) - first).max(0) as u64 * size)
             .sum();
-        let partial = self.partial.iter().filter(|meter| {
-            self.cursors[self.run.shard(**meter) as usize].bucket < self.horizon
-        });
+        let partial =
+            self.partial.iter().filter(|meter| self.cursors[self.run.shard(**meter) as usize].bucket < self.horizon);
         whole + partial.count() as u64
     }
 

@@ -119,7 +119,9 @@ pub fn read_ledger(kafka: &KafkaSettings, topic: &str) -> Result<Ledger, Error> 
 pub async fn verify(places: &Places, request: &Request, scanned: &Arc<AtomicU64>) -> Result<Verdict, Error> {
     let record = {
         let (kafka, topic) = (places.kafka.clone(), places.runs_topic.clone());
-        let ledger = tokio::task::spawn_blocking(move || read_ledger(&kafka, &topic)).await.expect("the ledger does not panic")?;
+        let ledger = tokio::task::spawn_blocking(move || read_ledger(&kafka, &topic))
+            .await
+            .expect("the ledger does not panic")?;
         ledger.run(request.run)
     };
     let RunRecord { spec, progress } = record;

@@ -145,11 +145,16 @@ impl Places {
     }
 
     fn postgres(&self) -> Result<&PostgresLogin, Error> {
-        self.postgres.as_ref().ok_or_else(|| Error::Unset { place: "postgres", missing: "set postgres.url_file, or leave postgres out of --at".into() })
+        self.postgres.as_ref().ok_or_else(|| Error::Unset {
+            place: "postgres",
+            missing: "set postgres.url_file, or leave postgres out of --at".into(),
+        })
     }
 
     fn s3(&self) -> Result<&S3Login, Error> {
-        self.s3.as_ref().ok_or_else(|| Error::Unset { place: "s3", missing: "set s3.bucket, or leave s3 out of --at".into() })
+        self.s3
+            .as_ref()
+            .ok_or_else(|| Error::Unset { place: "s3", missing: "set s3.bucket, or leave s3 out of --at".into() })
     }
 
     fn snowpipe(&self) -> Result<&PathBuf, Error> {
@@ -161,6 +166,9 @@ impl Places {
 }
 
 /// Runs a blocking scan that fills the tally.
-async fn blocking(mut tally: Tally, scan: impl FnOnce(&mut Tally) -> Result<(), Error> + Send + 'static) -> Result<Tally, Error> {
+async fn blocking(
+    mut tally: Tally,
+    scan: impl FnOnce(&mut Tally) -> Result<(), Error> + Send + 'static,
+) -> Result<Tally, Error> {
     tokio::task::spawn_blocking(move || scan(&mut tally).map(|()| tally)).await.expect("a scan does not panic")
 }

@@ -2,13 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use flux_generator::model::Contexts;
 use flux_schemas::{reading::Reading, run::RunId, time::Timestamp};
 
-use crate::{count::Counts, expectation::Expectation, verdict::{Example, PlaceVerdict}};
+use crate::{
+    count::Counts,
+    expectation::Expectation,
+    verdict::{Example, PlaceVerdict},
+};
 
 /// Examples kept of each finding.
 const EXAMPLES: usize = 5;
@@ -162,11 +169,21 @@ impl Tally {
                     dead_lettered += 1;
                 } else {
                     missing += 1;
-                    self.example("missing", run.fleet().meter_id(meter), Timestamp(interval * run.interval_ms()), String::new());
+                    self.example(
+                        "missing",
+                        run.fleet().meter_id(meter),
+                        Timestamp(interval * run.interval_ms()),
+                        String::new(),
+                    );
                 }
             } else if count > 1 {
                 duplicate += count - 1;
-                self.example("duplicate", run.fleet().meter_id(meter), Timestamp(interval * run.interval_ms()), format!("{count} times"));
+                self.example(
+                    "duplicate",
+                    run.fleet().meter_id(meter),
+                    Timestamp(interval * run.interval_ms()),
+                    format!("{count} times"),
+                );
             }
             index += 1;
         }

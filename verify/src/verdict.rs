@@ -78,7 +78,11 @@ impl Verdict {
         Self {
             run: run.id().to_string(),
             proven: !places.is_empty() && places.iter().all(|place| place.proven),
-            as_of: AsOf { finished: expectation.finished(), from: start(intervals.start), before: start(intervals.end) },
+            as_of: AsOf {
+                finished: expectation.finished(),
+                from: start(intervals.start),
+                before: start(intervals.end),
+            },
             places,
         }
     }
@@ -108,7 +112,11 @@ impl std::fmt::Display for Verdict {
         }
         for place in &self.places {
             for example in &place.examples {
-                writeln!(formatter, "  {}: {} {} {} {}", place.place, example.finding, example.meter_id, example.reading_timestamp, example.detail)?;
+                writeln!(
+                    formatter,
+                    "  {}: {} {} {} {}",
+                    place.place, example.finding, example.meter_id, example.reading_timestamp, example.detail
+                )?;
             }
             for note in &place.notes {
                 writeln!(formatter, "  {}: {note}", place.place)?;
@@ -116,7 +124,11 @@ impl std::fmt::Display for Verdict {
         }
         let state = if self.as_of.finished { "finished" } else { "still going" };
         let verdict = if self.proven { "PROVEN" } else { "NOT PROVEN" };
-        write!(formatter, "{verdict}: run {}, {state}, intervals from {} to before {}", self.run, self.as_of.from, self.as_of.before)
+        write!(
+            formatter,
+            "{verdict}: run {}, {state}, intervals from {} to before {}",
+            self.run, self.as_of.from, self.as_of.before
+        )
     }
 }
 
@@ -125,7 +137,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -55,7 +55,10 @@ impl Children {
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0).kill_on_drop(true);
             let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
             processes.push((name, child.id().unwrap_or_default()));
-            println!("{name:<10} metrics http://127.0.0.1:{}/metrics", if free { port.to_string() } else { "(see its log)".into() });
+            println!(
+                "{name:<10} metrics http://127.0.0.1:{}/metrics",
+                if free { port.to_string() } else { "(see its log)".into() }
+            );
             let output = child.stdout.take().context("a pipe was asked for")?;
             tokio::spawn(listen_to(name, child, output, sender.clone()));
         }
@@ -133,7 +136,12 @@ fn produce_arguments(run: &Remembered) -> Vec<String> {
     arguments
 }
 
-async fn listen_to(name: &'static str, mut child: Child, output: tokio::process::ChildStdout, events: mpsc::Sender<Event>) {
+async fn listen_to(
+    name: &'static str,
+    mut child: Child,
+    output: tokio::process::ChildStdout,
+    events: mpsc::Sender<Event>,
+) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if let Ok(status) = serde_json::from_str::<Status>(&line) {

@@ -1,6 +1,9 @@
 //! The live table: one line a role on a terminal, JSON lines when piped.
 
-use std::{collections::BTreeMap, io::{IsTerminal, Write}};
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Write},
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -26,14 +29,18 @@ impl Screen {
         };
         let target = self.target;
         let bar = bars.entry(status.role.clone()).or_insert_with(|| {
-            let style = ProgressStyle::with_template("{prefix:<14} {bar:24} {human_pos:>11} rows  {msg}").expect("the template is ours");
+            let style = ProgressStyle::with_template("{prefix:<14} {bar:24} {human_pos:>11} rows  {msg}")
+                .expect("the template is ours");
             let bar = screen.add(ProgressBar::new(target).with_style(style));
             bar.set_prefix(status.role.clone());
             bar
         });
         bar.set_position(status.rows);
         let unit = if status.role == "produce" { "s" } else { "records" };
-        bar.set_message(format!("{:>9.0} rows/s  lag {:.0} {unit}  {}", status.rows_per_second, status.lag, status.health));
+        bar.set_message(format!(
+            "{:>9.0} rows/s  lag {:.0} {unit}  {}",
+            status.rows_per_second, status.lag, status.health
+        ));
     }
 
     /// Prints above the table.

@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use flux_local::{broker, postgres::Postgres, registry, s3, snowflake::{self, Snowflake, SnowflakeSettings}};
+use flux_local::{
+    broker,
+    postgres::Postgres,
+    registry, s3,
+    snowflake::{self, Snowflake, SnowflakeSettings},
+};
 use flux_service::{settings::Settings, shutdown::Shutdown};
 
 /// Time between a 200 and the commit, as the service needs it at best.
@@ -35,15 +40,24 @@ impl StandIns {
         let folder = std::fs::canonicalize(folder)?;
         let postgres_folder = folder.join("postgres");
         let database_url = std::env::var("DATABASE_URL").ok();
-        let postgres = tokio::task::spawn_blocking(move || Postgres::start(&postgres_folder, database_url.as_deref())).await??;
-        let given = settings.resolved().find(|(key, _, origin, _)| *key == "kafka.brokers" && origin != "default").map(|(_, value, _, _)| value);
+        let postgres =
+            tokio::task::spawn_blocking(move || Postgres::start(&postgres_folder, database_url.as_deref())).await??;
+        let given = settings
+            .resolved()
+            .find(|(key, _, origin, _)| *key == "kafka.brokers" && origin != "default")
+            .map(|(_, value, _, _)| value);
         let (brokers, broker_is_ours) = match given {
             Some(brokers) => (brokers, false),
             None => (broker::serve(preferred(9092), &folder.join("broker"), shutdown.clone()).await?.to_string(), true),
         };
         let registry = registry::serve(preferred(8081), &folder.join("registry"), shutdown.clone()).await?;
-        let s3 = s3::serve(preferred(9000), &folder.join("s3"), settings.require("s3.bucket")?, shutdown.clone()).await?;
-        let emulator = SnowflakeSettings { folder: folder.join("snowflake"), commit_delay: COMMIT_DELAY, acknowledge_repeats: true };
+        let s3 =
+            s3::serve(preferred(9000), &folder.join("s3"), settings.require("s3.bucket")?, shutdown.clone()).await?;
+        let emulator = SnowflakeSettings {
+            folder: folder.join("snowflake"),
+            commit_delay: COMMIT_DELAY,
+            acknowledge_repeats: true,
+        };
         let snowflake = snowflake::serve(preferred(8443), emulator, shutdown.clone()).await?;
         Ok(Self { brokers, broker_is_ours, registry, s3, postgres, snowflake, folder })
     }
@@ -51,7 +65,12 @@ impl StandIns {
     /// The settings file of the children, and of the user who wants to look for himself.
     pub(super) fn config(&self, settings: &Settings) -> String {
         let table = |settings: &Settings, key: &str| settings.get(key).unwrap_or_default().to_string();
-        let pipe = self.snowflake.tables.join(table(settings, "snowpipe.database").to_uppercase()).join(table(settings, "snowpipe.schema").to_uppercase()).join(table(settings, "snowpipe.pipe").to_uppercase());
+        let pipe = self
+            .snowflake
+            .tables
+            .join(table(settings, "snowpipe.database").to_uppercase())
+            .join(table(settings, "snowpipe.schema").to_uppercase())
+            .join(table(settings, "snowpipe.pipe").to_uppercase());
         let mut lines: Vec<(String, String)> = vec![
             ("kafka.brokers".into(), self.brokers.clone()),
             ("registry.url".into(), format!("http://{}", self.registry)),

@@ -15,22 +15,24 @@ use kafka_protocol::{
         describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult},
         metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
-    protocol::StrBytes,
 };
 
-use super::cluster::{Cluster, Inner, NODE};
+use super::{
+    cluster::{Cluster, Inner, NODE},
+    text,
+};
 
 /// What a topic has unless it says otherwise.
-const DEFAULTS: [(&str, &str); 4] =
-    [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("message.timestamp.type", "CreateTime"), ("min.insync.replicas", "1")];
+const DEFAULTS: [(&str, &str); 4] = [
+    ("cleanup.policy", "delete"),
+    ("retention.ms", "-1"),
+    ("message.timestamp.type", "CreateTime"),
+    ("min.insync.replicas", "1"),
+];
 /// Kafka's number for topics in DescribeConfigs.
 const RESOURCE_TOPIC: i8 = 2;
 /// Kafka's word for "authorised operations were not asked for".
 const NOT_ASKED: i32 = i32::MIN;
-
-fn text(value: impl ToString) -> StrBytes {
-    StrBytes::from_string(value.to_string())
-}
 
 pub(super) fn metadata(cluster: &Cluster, request: MetadataRequest) -> MetadataResponse {
     let inner = cluster.lock();
@@ -39,14 +41,15 @@ pub(super) fn metadata(cluster: &Cluster, request: MetadataRequest) -> MetadataR
         Some(asked) => asked
             .into_iter()
             .map(|topic| {
-                let name = topic.name.map(|name| name.0.to_string()).or_else(|| inner.topic_of_id(topic.topic_id).cloned());
+                let name =
+                    topic.name.map(|name| name.0.to_string()).or_else(|| inner.topic_of_id(topic.topic_id).cloned());
                 describe(&inner, name, topic.topic_id)
             })
             .collect(),
     };
     let broker = MetadataResponseBroker::default()
         .with_node_id(BrokerId(NODE))
-        .with_host(text(cluster.address.ip()))
+        .with_host(text(cluster.address.ip().to_string()))
         .with_port(i32::from(cluster.address.port()));
     MetadataResponse::default()
         .with_brokers(vec![broker])
@@ -82,7 +85,7 @@ pub(super) fn describe_cluster(cluster: &Cluster) -> DescribeClusterResponse {
     let inner = cluster.lock();
     let broker = DescribeClusterBroker::default()
         .with_broker_id(BrokerId(NODE))
-        .with_host(text(cluster.address.ip()))
+        .with_host(text(cluster.address.ip().to_string()))
         .with_port(i32::from(cluster.address.port()));
     DescribeClusterResponse::default()
         .with_cluster_id(text(&inner.cluster_id))
@@ -108,8 +111,12 @@ pub(super) fn create_topics(cluster: &Cluster, request: CreateTopicsRequest) -> 
                 .with_error_message(Some(text("this broker is one node: use replication factor 1 or -1")));
         }
         match inner.create(&topic.name.0, partitions, config, request.validate_only) {
-            Ok(meta) => answer.with_topic_id(meta.id).with_num_partitions(meta.partitions).with_replication_factor(1).with_configs(Some(Vec::new())),
-            Err(error) => answer.with_error_code(error.code()).with_error_message(Some(text(&error))),
+            Ok(meta) => answer
+                .with_topic_id(meta.id)
+                .with_num_partitions(meta.partitions)
+                .with_replication_factor(1)
+                .with_configs(Some(Vec::new())),
+            Err(error) => answer.with_error_code(error.code()).with_error_message(Some(text(error.to_string()))),
         }
     });
     let topics = topics.collect();
@@ -120,7 +127,9 @@ pub(super) fn create_partitions(cluster: &Cluster, request: CreatePartitionsRequ
     let mut inner = cluster.lock();
     let results = request.topics.into_iter().map(|topic| {
         let grown = inner.grow(&topic.name.0, topic.count, request.validate_only);
-        CreatePartitionsTopicResult::default().with_name(topic.name).with_error_code(grown.err().map_or(0, |error| error.code()))
+        CreatePartitionsTopicResult::default()
+            .with_name(topic.name)
+            .with_error_code(grown.err().map_or(0, |error| error.code()))
     });
     let results = results.collect();
     CreatePartitionsResponse::default().with_results(results)
@@ -149,14 +158,17 @@ pub(super) fn delete_topics(cluster: &Cluster, request: DeleteTopicsRequest) -> 
 pub(super) fn describe_configs(cluster: &Cluster, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let inner = cluster.lock();
     let results = request.resources.into_iter().map(|resource| {
-        let answer = DescribeConfigsResult::default().with_resource_type(resource.resource_type).with_resource_name(resource.resource_name.clone());
+        let answer = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
         if resource.resource_type != RESOURCE_TOPIC {
             return answer;
         }
         let Some(topic) = inner.topics.get(&*resource.resource_name) else {
             return answer.with_error_code(ResponseError::UnknownTopicOrPartition.code());
         };
-        let mut config: BTreeMap<&str, (&str, bool)> = DEFAULTS.into_iter().map(|(name, value)| (name, (value, true))).collect();
+        let mut config: BTreeMap<&str, (&str, bool)> =
+            DEFAULTS.into_iter().map(|(name, value)| (name, (value, true))).collect();
         config.extend(topic.meta.config.iter().map(|(name, value)| (name.as_str(), (value.as_str(), false))));
         let wanted = resource.configuration_keys.as_ref();
         let asked = |name: &str| wanted.is_none_or(|keys| keys.iter().any(|key| &**key == name));

@@ -75,7 +75,8 @@ impl Cluster {
             let logs = logs(folder, &meta, 0)?;
             topics.insert(name, Topic { meta, logs });
         }
-        let largest = topics.values().flat_map(|topic: &Topic| &topic.logs).map(Log::largest_producer).max().unwrap_or(-1);
+        let largest =
+            topics.values().flat_map(|topic: &Topic| &topic.logs).map(Log::largest_producer).max().unwrap_or(-1);
         let inner = Inner {
             folder: folder.into(),
             cluster_id: stored.cluster_id,
@@ -134,7 +135,13 @@ impl Inner {
     }
 
     /// Makes a topic.
-    pub(super) fn create(&mut self, name: &str, partitions: i32, config: BTreeMap<String, String>, validate_only: bool) -> Result<TopicMeta, ResponseError> {
+    pub(super) fn create(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        config: BTreeMap<String, String>,
+        validate_only: bool,
+    ) -> Result<TopicMeta, ResponseError> {
         let valid = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
         if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(valid) {
             return Err(ResponseError::InvalidTopicException);
@@ -189,7 +196,10 @@ impl Inner {
 
     pub(super) fn log(&mut self, topic: &str, partition: i32) -> Result<&mut Log, ResponseError> {
         let topic = self.topics.get_mut(topic).ok_or(ResponseError::UnknownTopicOrPartition)?;
-        usize::try_from(partition).ok().and_then(|index| topic.logs.get_mut(index)).ok_or(ResponseError::UnknownTopicOrPartition)
+        usize::try_from(partition)
+            .ok()
+            .and_then(|index| topic.logs.get_mut(index))
+            .ok_or(ResponseError::UnknownTopicOrPartition)
     }
 
     /// Decides, writes the decision down, and carries it out: markers in every partition, then the offsets.

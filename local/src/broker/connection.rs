@@ -88,7 +88,8 @@ async fn answer(mut frame: Bytes, cluster: &Cluster) -> Result<Option<Bytes>, St
         // As Apache Kafka does: a client that asked for the versions does not come here.
         return Err(format!("{key:?} version {version} is not supported; see ApiVersions"));
     }
-    let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(|error| error.to_string())?;
+    let header =
+        RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(|error| error.to_string())?;
     let request = RequestKind::decode(key, &mut frame, version).map_err(|error| format!("{key:?}: {error}"))?;
     let client = header.client_id.as_ref().map(|client| client.to_string()).unwrap_or_default();
     let response = match request {
@@ -96,9 +97,13 @@ async fn answer(mut frame: Bytes, cluster: &Cluster) -> Result<Option<Bytes>, St
         RequestKind::Metadata(request) => ResponseKind::Metadata(admin::metadata(cluster, request)),
         RequestKind::DescribeCluster(_) => ResponseKind::DescribeCluster(admin::describe_cluster(cluster)),
         RequestKind::CreateTopics(request) => ResponseKind::CreateTopics(admin::create_topics(cluster, request)),
-        RequestKind::CreatePartitions(request) => ResponseKind::CreatePartitions(admin::create_partitions(cluster, request)),
+        RequestKind::CreatePartitions(request) => {
+            ResponseKind::CreatePartitions(admin::create_partitions(cluster, request))
+        }
         RequestKind::DeleteTopics(request) => ResponseKind::DeleteTopics(admin::delete_topics(cluster, request)),
-        RequestKind::DescribeConfigs(request) => ResponseKind::DescribeConfigs(admin::describe_configs(cluster, request)),
+        RequestKind::DescribeConfigs(request) => {
+            ResponseKind::DescribeConfigs(admin::describe_configs(cluster, request))
+        }
         RequestKind::Produce(request) => {
             let silent = request.acks == 0;
             let response = data::produce(cluster, request);
@@ -109,9 +114,13 @@ async fn answer(mut frame: Bytes, cluster: &Cluster) -> Result<Option<Bytes>, St
         }
         RequestKind::Fetch(request) => ResponseKind::Fetch(data::fetch(cluster, request).await),
         RequestKind::ListOffsets(request) => ResponseKind::ListOffsets(data::list_offsets(cluster, request)),
-        RequestKind::OffsetForLeaderEpoch(request) => ResponseKind::OffsetForLeaderEpoch(data::offset_for_leader_epoch(cluster, request)),
+        RequestKind::OffsetForLeaderEpoch(request) => {
+            ResponseKind::OffsetForLeaderEpoch(data::offset_for_leader_epoch(cluster, request))
+        }
         RequestKind::FindCoordinator(_) => ResponseKind::FindCoordinator(group_api::find_coordinator(cluster)),
-        RequestKind::JoinGroup(request) => ResponseKind::JoinGroup(group_api::join(cluster, request, client, version).await),
+        RequestKind::JoinGroup(request) => {
+            ResponseKind::JoinGroup(group_api::join(cluster, request, client, version).await)
+        }
         RequestKind::SyncGroup(request) => ResponseKind::SyncGroup(group_api::sync(cluster, request).await),
         RequestKind::Heartbeat(request) => ResponseKind::Heartbeat(group_api::heartbeat(cluster, &request)),
         RequestKind::LeaveGroup(request) => ResponseKind::LeaveGroup(group_api::leave(cluster, request, version)),
@@ -121,9 +130,15 @@ async fn answer(mut frame: Bytes, cluster: &Cluster) -> Result<Option<Bytes>, St
         RequestKind::DescribeGroups(request) => ResponseKind::DescribeGroups(group_api::describe(cluster, request)),
         RequestKind::DeleteGroups(request) => ResponseKind::DeleteGroups(group_api::delete(cluster, request)),
         RequestKind::InitProducerId(request) => ResponseKind::InitProducerId(transaction_api::init(cluster, &request)),
-        RequestKind::AddPartitionsToTxn(request) => ResponseKind::AddPartitionsToTxn(transaction_api::add_partitions(cluster, request)),
-        RequestKind::AddOffsetsToTxn(request) => ResponseKind::AddOffsetsToTxn(transaction_api::add_offsets(cluster, &request)),
-        RequestKind::TxnOffsetCommit(request) => ResponseKind::TxnOffsetCommit(transaction_api::commit_offsets(cluster, request)),
+        RequestKind::AddPartitionsToTxn(request) => {
+            ResponseKind::AddPartitionsToTxn(transaction_api::add_partitions(cluster, request))
+        }
+        RequestKind::AddOffsetsToTxn(request) => {
+            ResponseKind::AddOffsetsToTxn(transaction_api::add_offsets(cluster, &request))
+        }
+        RequestKind::TxnOffsetCommit(request) => {
+            ResponseKind::TxnOffsetCommit(transaction_api::commit_offsets(cluster, request))
+        }
         RequestKind::EndTxn(request) => ResponseKind::EndTxn(transaction_api::end(cluster, &request)),
         _ => return Err(format!("{key:?} is listed and not answered")),
     };

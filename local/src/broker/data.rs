@@ -34,7 +34,12 @@ pub(super) fn produce(cluster: &Cluster, request: ProduceRequest) -> ProduceResp
             let records = data.records.unwrap_or_default();
             let appended = append(&mut inner, &name, data.index, &records, transactional_id.as_deref());
             let (base, code) = appended.map_or_else(|error| (-1, error.code()), |base| (base, 0));
-            PartitionProduceResponse::default().with_index(data.index).with_error_code(code).with_base_offset(base).with_log_append_time_ms(-1).with_log_start_offset(0)
+            PartitionProduceResponse::default()
+                .with_index(data.index)
+                .with_error_code(code)
+                .with_base_offset(base)
+                .with_log_append_time_ms(-1)
+                .with_log_start_offset(0)
         });
         let partitions = partitions.collect();
         topics.push(TopicProduceResponse::default().with_name(topic.name).with_partition_responses(partitions));
@@ -44,7 +49,13 @@ pub(super) fn produce(cluster: &Cluster, request: ProduceRequest) -> ProduceResp
     ProduceResponse::default().with_responses(topics)
 }
 
-fn append(inner: &mut Inner, topic: &str, partition: i32, records: &[u8], transactional_id: Option<&str>) -> Result<i64, ResponseError> {
+fn append(
+    inner: &mut Inner,
+    topic: &str,
+    partition: i32,
+    records: &[u8],
+    transactional_id: Option<&str>,
+) -> Result<i64, ResponseError> {
     let header = Header::read(records).ok_or(ResponseError::CorruptMessage)?;
     if header.is_transactional() {
         let id = transactional_id.ok_or(ResponseError::InvalidTxnState)?;
@@ -88,7 +99,8 @@ pub(super) async fn fetch(cluster: &Cluster, request: FetchRequest) -> FetchResp
     let responses = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
             let most = budget.min(asked.partition_max_bytes.max(1) as usize);
-            let data = read(&mut inner, &topic.topic.0, asked.partition, asked.fetch_offset, most, committed, budget > 0);
+            let data =
+                read(&mut inner, &topic.topic.0, asked.partition, asked.fetch_offset, most, committed, budget > 0);
             budget = budget.saturating_sub(data.records.as_ref().map_or(0, bytes::Bytes::len));
             data
         });
@@ -115,10 +127,20 @@ fn available(inner: &mut Inner, request: &FetchRequest) -> Option<u64> {
     Some(bytes)
 }
 
-fn read(inner: &mut Inner, topic: &str, partition: i32, offset: i64, most: usize, committed: bool, room: bool) -> PartitionData {
+fn read(
+    inner: &mut Inner,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    most: usize,
+    committed: bool,
+    room: bool,
+) -> PartitionData {
     let none = BrokerId(-1);
     let answer = PartitionData::default().with_partition_index(partition).with_preferred_read_replica(none);
-    let failed = |answer: PartitionData, error: ResponseError| answer.with_error_code(error.code()).with_high_watermark(-1).with_last_stable_offset(-1);
+    let failed = |answer: PartitionData, error: ResponseError| {
+        answer.with_error_code(error.code()).with_high_watermark(-1).with_last_stable_offset(-1)
+    };
     let log = match inner.log(topic, partition) {
         Ok(log) => log,
         Err(error) => return failed(answer, error),
@@ -135,7 +157,9 @@ fn read(inner: &mut Inner, topic: &str, partition: i32, offset: i64, most: usize
     match log.fetch(offset, end, most, committed) {
         Ok(fetched) => {
             let aborted = fetched.aborted.iter().map(|aborted| {
-                AbortedTransaction::default().with_producer_id(ProducerId(aborted.producer_id)).with_first_offset(aborted.first_offset)
+                AbortedTransaction::default()
+                    .with_producer_id(ProducerId(aborted.producer_id))
+                    .with_first_offset(aborted.first_offset)
             });
             answer.with_aborted_transactions(committed.then(|| aborted.collect())).with_records(Some(fetched.records))
         }
@@ -151,7 +175,9 @@ pub(super) fn list_offsets(cluster: &Cluster, request: ListOffsetsRequest) -> Li
     let committed = request.isolation_level == 1;
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
-            let answer = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index).with_leader_epoch(0);
+            let answer = ListOffsetsPartitionResponse::default()
+                .with_partition_index(asked.partition_index)
+                .with_leader_epoch(0);
             match inner.log(&topic.name.0, asked.partition_index) {
                 Err(error) => answer.with_error_code(error.code()).with_offset(-1).with_timestamp(-1),
                 Ok(log) => {
@@ -173,7 +199,10 @@ pub(super) fn list_offsets(cluster: &Cluster, request: ListOffsetsRequest) -> Li
 }
 
 /// There is one leader and one epoch: it ends where the log ends.
-pub(super) fn offset_for_leader_epoch(cluster: &Cluster, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub(super) fn offset_for_leader_epoch(
+    cluster: &Cluster,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let mut inner = cluster.lock();
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {

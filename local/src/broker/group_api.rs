@@ -17,19 +17,15 @@ use kafka_protocol::{
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
         offset_fetch_response::{OffsetFetchResponsePartition, OffsetFetchResponseTopic},
     },
-    protocol::StrBytes,
 };
 use tokio::sync::oneshot;
 
 use super::{
     cluster::{Cluster, NODE},
     groups::Join,
+    text,
     transactions::Offsets,
 };
-
-fn text(value: impl ToString) -> StrBytes {
-    StrBytes::from_string(value.to_string())
-}
 
 fn code<T>(result: &Result<T, ResponseError>) -> i16 {
     result.as_ref().err().map_or(0, ResponseError::code)
@@ -39,11 +35,16 @@ fn code<T>(result: &Result<T, ResponseError>) -> i16 {
 pub(super) fn find_coordinator(cluster: &Cluster) -> FindCoordinatorResponse {
     FindCoordinatorResponse::default()
         .with_node_id(BrokerId(NODE))
-        .with_host(text(cluster.address.ip()))
+        .with_host(text(cluster.address.ip().to_string()))
         .with_port(i32::from(cluster.address.port()))
 }
 
-pub(super) async fn join(cluster: &Cluster, request: JoinGroupRequest, client: String, version: i16) -> JoinGroupResponse {
+pub(super) async fn join(
+    cluster: &Cluster,
+    request: JoinGroupRequest,
+    client: String,
+    version: i16,
+) -> JoinGroupResponse {
     let millis = |ms: i32| Duration::from_millis(ms.clamp(100, 1_800_000) as u64);
     let protocol_type = request.protocol_type.to_string();
     let join = Join {
@@ -54,7 +55,11 @@ pub(super) async fn join(cluster: &Cluster, request: JoinGroupRequest, client: S
         session: millis(request.session_timeout_ms),
         rebalance: millis(request.rebalance_timeout_ms),
         protocol_type: protocol_type.clone(),
-        protocols: request.protocols.into_iter().map(|protocol| (protocol.name.to_string(), protocol.metadata)).collect(),
+        protocols: request
+            .protocols
+            .into_iter()
+            .map(|protocol| (protocol.name.to_string(), protocol.metadata))
+            .collect(),
         id_required: version >= 4,
     };
     let (answer, answered) = oneshot::channel();
@@ -65,7 +70,10 @@ pub(super) async fn join(cluster: &Cluster, request: JoinGroupRequest, client: S
         Ok(joined) => {
             let given = if joined.generation < 0 { ResponseError::MemberIdRequired.code() } else { 0 };
             let members = joined.members.into_iter().map(|(name, instance, metadata)| {
-                JoinGroupResponseMember::default().with_member_id(text(name)).with_group_instance_id(instance.map(text)).with_metadata(metadata)
+                JoinGroupResponseMember::default()
+                    .with_member_id(text(name))
+                    .with_group_instance_id(instance.map(text))
+                    .with_metadata(metadata)
             });
             response
                 .with_error_code(given)
@@ -80,7 +88,8 @@ pub(super) async fn join(cluster: &Cluster, request: JoinGroupRequest, client: S
 }
 
 pub(super) async fn sync(cluster: &Cluster, request: SyncGroupRequest) -> SyncGroupResponse {
-    let assignments = request.assignments.into_iter().map(|given| (given.member_id.to_string(), given.assignment)).collect();
+    let assignments =
+        request.assignments.into_iter().map(|given| (given.member_id.to_string(), given.assignment)).collect();
     let (answer, answered) = oneshot::channel();
     cluster.lock().groups.sync(&request.group_id.0, request.generation_id, &request.member_id, assignments, answer);
     match answered.await.unwrap_or(Err(ResponseError::RebalanceInProgress)) {
@@ -105,7 +114,10 @@ pub(super) fn leave(cluster: &Cluster, request: LeaveGroupRequest, version: i16)
     }
     let members = request.members.into_iter().map(|member| {
         let left = inner.groups.leave(&request.group_id.0, &member.member_id);
-        MemberResponse::default().with_member_id(member.member_id).with_group_instance_id(member.group_instance_id).with_error_code(code(&left))
+        MemberResponse::default()
+            .with_member_id(member.member_id)
+            .with_group_instance_id(member.group_instance_id)
+            .with_error_code(code(&left))
     });
     let members = members.collect();
     LeaveGroupResponse::default().with_members(members)
@@ -130,7 +142,9 @@ pub(super) fn commit(cluster: &Cluster, request: OffsetCommitRequest) -> OffsetC
     }
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            OffsetCommitResponsePartition::default().with_partition_index(partition.partition_index).with_error_code(code(&outcome))
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code(&outcome))
         });
         let partitions = partitions.collect();
         OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)

@@ -127,7 +127,9 @@ impl Groups {
         let each = |(group, offsets): (&String, &Offsets)| {
             offsets
                 .iter()
-                .map(|((topic, partition), (offset, metadata))| (group.clone(), topic.clone(), *partition, *offset, metadata.clone()))
+                .map(|((topic, partition), (offset, metadata))| {
+                    (group.clone(), topic.clone(), *partition, *offset, metadata.clone())
+                })
                 .collect::<Vec<_>>()
         };
         let stored = Stored { offsets: self.offsets.iter().flat_map(each).collect() };
@@ -180,7 +182,14 @@ impl Groups {
     }
 
     /// Answers now, or keeps the answer until the leader has assigned.
-    pub(super) fn sync(&mut self, group: &str, generation: i32, member: &str, assignments: Vec<(String, Bytes)>, answer: SyncAnswer) {
+    pub(super) fn sync(
+        &mut self,
+        group: &str,
+        generation: i32,
+        member: &str,
+        assignments: Vec<(String, Bytes)>,
+        answer: SyncAnswer,
+    ) {
         let Some(group) = self.groups.get_mut(group) else {
             answer.send(Err(ResponseError::UnknownMemberId)).ok();
             return;
@@ -274,7 +283,13 @@ impl Group {
             name = format!("{}-{}", join.client, uuid::Uuid::new_v4());
             if join.id_required {
                 self.expected.insert(name.clone());
-                let refused = Joined { generation: -1, protocol: String::new(), leader: String::new(), member: name, members: Vec::new() };
+                let refused = Joined {
+                    generation: -1,
+                    protocol: String::new(),
+                    leader: String::new(),
+                    member: name,
+                    members: Vec::new(),
+                };
                 return Err((Ok(refused), answer));
             }
         } else if !self.members.contains_key(&name) && !self.expected.remove(&name) {
@@ -337,13 +352,23 @@ impl Group {
         if !self.members.contains_key(&self.leader) {
             self.leader = self.members.keys().next().cloned().unwrap_or_default();
         }
-        let everybody_knows = |name: &String| self.members.values().all(|member| member.protocols.iter().any(|(known, _)| known == name));
-        let choice = self.members[&self.leader].protocols.iter().map(|(name, _)| name).find(|name| everybody_knows(name)).cloned();
+        let everybody_knows =
+            |name: &String| self.members.values().all(|member| member.protocols.iter().any(|(known, _)| known == name));
+        let choice = self.members[&self.leader]
+            .protocols
+            .iter()
+            .map(|(name, _)| name)
+            .find(|name| everybody_knows(name))
+            .cloned();
         self.protocol = choice.unwrap_or_default();
         self.deadline = Instant::now() + self.members.values().map(|member| member.rebalance).max().unwrap_or_default();
         let names: Vec<String> = self.members.keys().cloned().collect();
         for name in names {
-            let joined = if self.protocol.is_empty() { Err(ResponseError::InconsistentGroupProtocol) } else { Ok(self.joined(&name)) };
+            let joined = if self.protocol.is_empty() {
+                Err(ResponseError::InconsistentGroupProtocol)
+            } else {
+                Ok(self.joined(&name))
+            };
             if let Some(member) = self.members.get_mut(&name) {
                 member.seen = Instant::now();
                 if let Some(answer) = member.join.take() {
@@ -355,14 +380,28 @@ impl Group {
 
     fn joined(&self, name: &str) -> Joined {
         let metadata = |member: &Member| {
-            member.protocols.iter().find(|(known, _)| *known == self.protocol).map(|(_, metadata)| metadata.clone()).unwrap_or_default()
+            member
+                .protocols
+                .iter()
+                .find(|(known, _)| *known == self.protocol)
+                .map(|(_, metadata)| metadata.clone())
+                .unwrap_or_default()
         };
         let members = if name == self.leader {
-            self.members.iter().map(|(name, member)| (name.clone(), member.instance.clone(), metadata(member))).collect()
+            self.members
+                .iter()
+                .map(|(name, member)| (name.clone(), member.instance.clone(), metadata(member)))
+                .collect()
         } else {
             Vec::new()
         };
-        Joined { generation: self.generation, protocol: self.protocol.clone(), leader: self.leader.clone(), member: name.into(), members }
+        Joined {
+            generation: self.generation,
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone(),
+            member: name.into(),
+            members,
+        }
     }
 
     fn remove(&mut self, name: &str) -> bool {
@@ -405,6 +444,11 @@ impl Group {
 
     /// Metadata that a member gave for the chosen protocol.
     pub(super) fn metadata(&self, member: &Member) -> Bytes {
-        member.protocols.iter().find(|(known, _)| *known == self.protocol).map(|(_, metadata)| metadata.clone()).unwrap_or_default()
+        member
+            .protocols
+            .iter()
+            .find(|(known, _)| *known == self.protocol)
+            .map(|(_, metadata)| metadata.clone())
+            .unwrap_or_default()
     }
 }

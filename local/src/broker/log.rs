@@ -90,7 +90,9 @@ impl Log {
         };
         let mut head = [0; batch::HEADER];
         while log.size + batch::HEADER as u64 <= length && log.file.read_exact_at(&mut head, log.size).is_ok() {
-            let Some(header) = Header::read(&head).filter(|header| log.size + header.size as u64 <= length) else { break };
+            let Some(header) = Header::read(&head).filter(|header| log.size + header.size as u64 <= length) else {
+                break;
+            };
             let mut bytes = vec![0; header.size];
             let whole = log.file.read_exact_at(&mut bytes, log.size).is_ok();
             if !whole || !batch::is_sound(&bytes, &header) || header.base_offset < log.next_offset {
@@ -140,7 +142,13 @@ impl Log {
     }
 
     /// Writes the marker that ends a producer's transaction.
-    pub(super) fn end_transaction(&mut self, producer_id: i64, epoch: i16, commit: bool, now_ms: i64) -> Result<(), Refused> {
+    pub(super) fn end_transaction(
+        &mut self,
+        producer_id: i64,
+        epoch: i16,
+        commit: bool,
+        now_ms: i64,
+    ) -> Result<(), Refused> {
         self.write(batch::control(producer_id, epoch, commit, now_ms)).map(|_| ())
     }
 
@@ -157,7 +165,8 @@ impl Log {
             return if header.base_sequence == 0 { Ok(None) } else { Err(Refused::OutOfOrder) };
         }
         let last_sequence = next_sequence(header.base_sequence, header.last_delta);
-        let known = producer.window.iter().find(|(base, last, _)| (*base, *last) == (header.base_sequence, last_sequence));
+        let known =
+            producer.window.iter().find(|(base, last, _)| (*base, *last) == (header.base_sequence, last_sequence));
         if let Some((_, _, offset)) = known {
             return Ok(Some(*offset));
         }
@@ -192,11 +201,19 @@ impl Log {
         }
         if header.is_control() {
             if let Some(first_offset) = self.open.remove(&header.producer_id).filter(|_| !batch::is_commit(bytes)) {
-                self.aborted.push(Aborted { producer_id: header.producer_id, first_offset, last_offset: header.base_offset });
+                self.aborted.push(Aborted {
+                    producer_id: header.producer_id,
+                    first_offset,
+                    last_offset: header.base_offset,
+                });
             }
             return;
         }
-        producer.window.push_back((header.base_sequence, next_sequence(header.base_sequence, header.last_delta), header.base_offset));
+        producer.window.push_back((
+            header.base_sequence,
+            next_sequence(header.base_sequence, header.last_delta),
+            header.base_offset,
+        ));
         if producer.window.len() > WINDOW {
             producer.window.pop_front();
         }
@@ -235,7 +252,8 @@ impl Log {
 
     /// (timestamp, offset) of the first batch whose records reach `timestamp`.
     pub(super) fn offset_for_time(&self, timestamp: i64) -> Option<(i64, i64)> {
-        let entry = self.entries.iter().find(|entry| !entry.header.is_control() && entry.header.max_timestamp >= timestamp)?;
+        let entry =
+            self.entries.iter().find(|entry| !entry.header.is_control() && entry.header.max_timestamp >= timestamp)?;
         Some((entry.header.base_timestamp.max(timestamp.min(entry.header.max_timestamp)), entry.header.base_offset))
     }
 }

@@ -25,8 +25,13 @@ pub(super) fn init(cluster: &Cluster, request: &InitProducerIdRequest) -> InitPr
     drop(inner);
     cluster.appended.notify_waiters();
     match given {
-        Ok((id, epoch)) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(epoch),
-        Err(error) => InitProducerIdResponse::default().with_error_code(error.code()).with_producer_id(ProducerId(-1)).with_producer_epoch(-1),
+        Ok((id, epoch)) => {
+            InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(epoch)
+        }
+        Err(error) => InitProducerIdResponse::default()
+            .with_error_code(error.code())
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1),
     }
 }
 
@@ -35,7 +40,9 @@ fn take_over(inner: &mut Inner, id: &str, request: &InitProducerIdRequest) -> Re
     if let Some(transaction) = inner.transactions.get_mut(id) {
         // A client that continues names its id and epoch; one that was fenced must not fence its successor.
         let continues = request.producer_id.0 >= 0;
-        if continues && (request.producer_id.0 != transaction.producer_id || request.producer_epoch != transaction.epoch) {
+        if continues
+            && (request.producer_id.0 != transaction.producer_id || request.producer_epoch != transaction.epoch)
+        {
             return Err(ResponseError::ProducerFenced);
         }
         let commit = transaction.status == Status::PrepareCommit;
@@ -78,7 +85,9 @@ pub(super) fn add_partitions(cluster: &Cluster, request: AddPartitionsToTxnReque
     let code = add().err().map_or(0, |error| error.code());
     let results = request.v3_and_below_topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            AddPartitionsToTxnPartitionResult::default().with_partition_index(*partition).with_partition_error_code(code)
+            AddPartitionsToTxnPartitionResult::default()
+                .with_partition_index(*partition)
+                .with_partition_error_code(code)
         });
         let partitions = partitions.collect();
         AddPartitionsToTxnTopicResult::default().with_name(topic.name).with_results_by_partition(partitions)
@@ -109,7 +118,10 @@ pub(super) fn commit_offsets(cluster: &Cluster, request: TxnOffsetCommitRequest)
         for topic in &request.topics {
             for partition in &topic.partitions {
                 let metadata = partition.committed_metadata.as_ref().map(|metadata| metadata.to_string());
-                offsets.insert((topic.name.0.to_string(), partition.partition_index), (partition.committed_offset, metadata));
+                offsets.insert(
+                    (topic.name.0.to_string(), partition.partition_index),
+                    (partition.committed_offset, metadata),
+                );
             }
         }
         inner.transactions.save()
@@ -117,7 +129,9 @@ pub(super) fn commit_offsets(cluster: &Cluster, request: TxnOffsetCommitRequest)
     let code = commit().err().map_or(0, |error| error.code());
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            TxnOffsetCommitResponsePartition::default().with_partition_index(partition.partition_index).with_error_code(code)
+            TxnOffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code)
         });
         let partitions = partitions.collect();
         TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)

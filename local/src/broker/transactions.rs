@@ -46,12 +46,18 @@ mod as_list {
 
     type Item = (String, Vec<((String, i32), (i64, Option<String>))>);
 
-    pub(super) fn serialize<S: Serializer>(offsets: &BTreeMap<String, Offsets>, serializer: S) -> Result<S::Ok, S::Error> {
-        let list: Vec<Item> = offsets.iter().map(|(group, offsets)| (group.clone(), offsets.clone().into_iter().collect())).collect();
+    pub(super) fn serialize<S: Serializer>(
+        offsets: &BTreeMap<String, Offsets>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let list: Vec<Item> =
+            offsets.iter().map(|(group, offsets)| (group.clone(), offsets.clone().into_iter().collect())).collect();
         list.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Offsets>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, Offsets>, D::Error> {
         let list = Vec::<Item>::deserialize(deserializer)?;
         Ok(list.into_iter().map(|(group, offsets)| (group, offsets.into_iter().collect())).collect())
     }

@@ -66,7 +66,13 @@ impl Channels {
         state::folder(tables)?;
         let mut channels = BTreeMap::new();
         let entries = |folder: &Path| -> Vec<PathBuf> {
-            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+            std::fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir())
+                .collect()
         };
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for database in entries(tables) {
@@ -75,7 +81,10 @@ impl Channels {
                     for folder in entries(&pipe) {
                         let known: ChannelState = state::load(&folder.join(STATE_FILE))?;
                         let key = [name(&database), name(&schema), name(&pipe), known.channel.clone()];
-                        channels.insert(key, Channel { state: known, folder, row_sequencer: 0, buffered: Vec::new(), last: None });
+                        channels.insert(
+                            key,
+                            Channel { state: known, folder, row_sequencer: 0, buffered: Vec::new(), last: None },
+                        );
                     }
                 }
             }
@@ -88,16 +97,23 @@ impl Channels {
     }
 
     /// Opens a channel: fences the older writer; uncommitted rows make it fail or are thrown away.
-    pub(super) fn open(&self, name: Name, offset_token: Option<String>, fail_on_uncommitted: bool) -> Result<(String, ChannelState), Refused> {
+    pub(super) fn open(
+        &self,
+        name: &Name,
+        offset_token: Option<String>,
+        fail_on_uncommitted: bool,
+    ) -> Result<(String, ChannelState), Refused> {
         let mut channels = self.lock();
-        if fail_on_uncommitted && channels.get(&name).is_some_and(|channel| !channel.buffered.is_empty()) {
+        if fail_on_uncommitted && channels.get(name).is_some_and(|channel| !channel.buffered.is_empty()) {
             return Err(Refused::Uncommitted);
         }
         let folder = name.iter().fold(self.tables.clone(), |path, part| path.join(segment(part)));
         let channel = channels.entry(name.clone()).or_insert_with(|| Channel {
             state: ChannelState {
                 channel: name[3].clone(),
-                created_on_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64),
+                created_on_ms: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |elapsed| elapsed.as_millis() as u64),
                 ..ChannelState::default()
             },
             folder,
@@ -117,7 +133,15 @@ impl Channels {
     }
 
     /// Takes rows in; returns the next continuation token.
-    pub(super) fn append(&self, name: &Name, token: &str, request: &str, end_token: Option<String>, text: &[u8], fate: Fate) -> Result<String, Refused> {
+    pub(super) fn append(
+        &self,
+        name: &Name,
+        token: &str,
+        request: &str,
+        end_token: Option<String>,
+        text: &[u8],
+        fate: Fate,
+    ) -> Result<String, Refused> {
         let mut channels = self.lock();
         let channel = channels.get_mut(name).ok_or(Refused::Unknown)?;
         let sequencers = |text: &str| {
@@ -132,7 +156,15 @@ impl Channels {
             let repeat = channel.last.as_ref().is_some_and(|(last, id)| *last == row && id == request);
             return if repeat && self.acknowledge_repeats { Ok(channel.continuation()) } else { Err(Refused::Stale) };
         }
-        let mut buffered = Buffered { rows: Vec::with_capacity(text.len()), good: 0, bad: 0, first_error: None, end_token, at: Instant::now(), never: fate == Fate::NeverCommit };
+        let mut buffered = Buffered {
+            rows: Vec::with_capacity(text.len()),
+            good: 0,
+            bad: 0,
+            first_error: None,
+            end_token,
+            at: Instant::now(),
+            never: fate == Fate::NeverCommit,
+        };
         for line in text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
             match serde_json::from_slice::<Value>(line) {
                 Ok(Value::Object(_)) if fate == Fate::Drop => {}
@@ -164,7 +196,12 @@ impl Channels {
         // The rows were committed to the table; only the channel goes. A new channel of the name writes after them.
         channel.buffered.clear();
         let (files, sequencer) = (channel.state.files, channel.state.client_sequencer);
-        channel.state = ChannelState { channel: channel.state.channel, files, client_sequencer: sequencer, ..ChannelState::default() };
+        channel.state = ChannelState {
+            channel: channel.state.channel,
+            files,
+            client_sequencer: sequencer,
+            ..ChannelState::default()
+        };
         Some(channel.save().map(|()| token))
     }
 
@@ -172,7 +209,11 @@ impl Channels {
     fn commit(&self) -> Result<(), Error> {
         let mut channels = self.lock();
         for channel in channels.values_mut() {
-            while channel.buffered.first().is_some_and(|buffered| !buffered.never && buffered.at.elapsed() >= self.commit_delay) {
+            while channel
+                .buffered
+                .first()
+                .is_some_and(|buffered| !buffered.never && buffered.at.elapsed() >= self.commit_delay)
+            {
                 channel.commit_first()?;
             }
         }
@@ -203,7 +244,8 @@ impl Channel {
         let mut next = self.state.clone();
         if !buffered.rows.is_empty() {
             let path = self.folder.join(data_file(next.files));
-            let bytes = zstd::bulk::compress(&buffered.rows, 1).map_err(state::state_error(&path, "cannot compress"))?;
+            let bytes =
+                zstd::bulk::compress(&buffered.rows, 1).map_err(state::state_error(&path, "cannot compress"))?;
             state::replace(&path, &bytes)?;
             next.files += 1;
         }

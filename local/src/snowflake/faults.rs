@@ -79,7 +79,8 @@ impl Faults {
     /// The fault for this call, used up once.
     pub(super) fn take(&self, on: Call, channel: Option<&str>) -> Option<Answer> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let matches = |fault: &Fault| fault.on == on && (fault.channel.is_none() || fault.channel.as_deref() == channel);
+        let matches =
+            |fault: &Fault| fault.on == on && (fault.channel.is_none() || fault.channel.as_deref() == channel);
         let index = faults.iter().position(matches)?;
         let answer = faults[index].answer;
         faults[index].count = faults[index].count.saturating_sub(1);

@@ -46,7 +46,10 @@ pub(super) fn router(channels: Arc<Channels>, tokens: Tokens, host: String) -> R
     Router::new()
         .route("/v2/streaming/hostname", get(hostname))
         .route("/oauth/token", post(token))
-        .route("/telemetry/send/sessionless", post(async || Json(json!({ "data": "ok", "code": null, "message": null, "success": true }))))
+        .route(
+            "/telemetry/send/sessionless",
+            post(async || Json(json!({ "data": "ok", "code": null, "message": null, "success": true }))),
+        )
         // The verb is glued to the pipe's name: `<pipe>:pipe-info`, `<pipe>:bulk-channel-status`.
         .route(pipe, post(pipe_verb))
         .route(&format!("{pipe}/channels/{{channel}}"), put(open).delete(drop_channel))
@@ -65,14 +68,22 @@ fn failure(status: StatusCode, code: &str, message: &str) -> Response {
 fn refuse(answer: Answer) -> Option<Response> {
     Some(match answer {
         Answer::Unauthorized => failure(StatusCode::UNAUTHORIZED, "390303", "Invalid OAuth access token."),
-        Answer::Conflict => failure(StatusCode::CONFLICT, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA", "Channel has uncommitted data"),
+        Answer::Conflict => {
+            failure(StatusCode::CONFLICT, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA", "Channel has uncommitted data")
+        }
         Answer::Gone => failure(StatusCode::GONE, "ERR_PIPE_FAILED_OVER", "Pipe failed over"),
         Answer::TooMany => failure(StatusCode::TOO_MANY_REQUESTS, "390701", "Request rate exceeds max. Try later."),
         // The service sends a bare JSON string here.
-        Answer::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Json(json!("ERR_GENERAL_EXCEPTION_RETRY_REQUEST"))).into_response(),
-        Answer::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!("ERR_GENERAL_EXCEPTION_RETRY_REQUEST"))).into_response(),
+        Answer::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!("ERR_GENERAL_EXCEPTION_RETRY_REQUEST"))).into_response()
+        }
+        Answer::Internal => {
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(json!("ERR_GENERAL_EXCEPTION_RETRY_REQUEST"))).into_response()
+        }
         Answer::Stale => stale(),
-        Answer::Html => (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/html")], "<html>404</html>").into_response(),
+        Answer::Html => {
+            (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/html")], "<html>404</html>").into_response()
+        }
         Answer::Lost | Answer::NeverCommit | Answer::Drop => return None,
     })
 }
@@ -84,15 +95,28 @@ fn stale() -> Response {
 
 fn refused(refused: Refused) -> Response {
     match refused {
-        Refused::Unknown => failure(StatusCode::NOT_FOUND, "ERR_CHANNEL_DOES_NOT_EXIST_OR_NOT_AUTHORIZED", "The channel does not exist or is not authorized"),
-        Refused::Uncommitted => failure(StatusCode::CONFLICT, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA", "Channel has uncommitted data"),
+        Refused::Unknown => failure(
+            StatusCode::NOT_FOUND,
+            "ERR_CHANNEL_DOES_NOT_EXIST_OR_NOT_AUTHORIZED",
+            "The channel does not exist or is not authorized",
+        ),
+        Refused::Uncommitted => {
+            failure(StatusCode::CONFLICT, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA", "Channel has uncommitted data")
+        }
         Refused::Stale => stale(),
-        Refused::State(error) => failure(StatusCode::SERVICE_UNAVAILABLE, "ERR_GENERAL_EXCEPTION_RETRY_REQUEST", &flux_service::logging::chain(&error)),
+        Refused::State(error) => failure(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ERR_GENERAL_EXCEPTION_RETRY_REQUEST",
+            &flux_service::logging::chain(&error),
+        ),
     }
 }
 
 fn bearer(headers: &HeaderMap) -> &str {
-    headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")).unwrap_or_default()
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .unwrap_or_default()
 }
 
 impl Emulator {
@@ -106,7 +130,11 @@ impl Emulator {
             return Err(response);
         }
         let account_call = matches!(call, Call::Hostname | Call::Token);
-        let allowed = if account_call { self.tokens.check_jwt(bearer(headers)) } else { self.tokens.check(bearer(headers)).then_some(()).ok_or("Invalid OAuth access token.".into()) };
+        let allowed = if account_call {
+            self.tokens.check_jwt(bearer(headers))
+        } else {
+            self.tokens.check(bearer(headers)).then_some(()).ok_or("Invalid OAuth access token.".into())
+        };
         match allowed {
             Ok(()) => Ok(fault),
             Err(message) => Err(failure(StatusCode::UNAUTHORIZED, "390144", &message)),
@@ -171,7 +199,12 @@ struct OpenBody {
     fail_on_uncommitted_rows: bool,
 }
 
-async fn open(State(emulator): Shared, Path((database, schema, pipe, channel)): ChannelPath, headers: HeaderMap, body: Bytes) -> Response {
+async fn open(
+    State(emulator): Shared,
+    Path((database, schema, pipe, channel)): ChannelPath,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let fault = match emulator.admit(Call::Open, Some(&channel), &headers) {
         Ok(fault) => fault,
         Err(response) => return response,
@@ -185,7 +218,7 @@ async fn open(State(emulator): Shared, Path((database, schema, pipe, channel)): 
         }
     };
     let name = name(&database, &schema, &pipe, &channel);
-    match emulator.channels.open(name.clone(), body.offset_token, body.fail_on_uncommitted_rows) {
+    match emulator.channels.open(&name, body.offset_token, body.fail_on_uncommitted_rows) {
         Ok((token, state)) => {
             let answer = json!({ "status_code": 0, "message": "Success", "next_continuation_token": token, "channel_status": status_json(&name, &state) });
             unless_lost(fault, Json(answer).into_response())
@@ -194,7 +227,11 @@ async fn open(State(emulator): Shared, Path((database, schema, pipe, channel)): 
     }
 }
 
-async fn drop_channel(State(emulator): Shared, Path((database, schema, pipe, channel)): ChannelPath, headers: HeaderMap) -> Response {
+async fn drop_channel(
+    State(emulator): Shared,
+    Path((database, schema, pipe, channel)): ChannelPath,
+    headers: HeaderMap,
+) -> Response {
     if let Err(response) = emulator.admit(Call::Open, Some(&channel), &headers) {
         return response;
     }
@@ -232,7 +269,9 @@ async fn append(
     let encoding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("identity");
     let text = match decode(encoding, &body) {
         Ok(text) => text,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, "ERR_BAD_REQUEST", &format!("body is not {encoding}: {error}")),
+        Err(error) => {
+            return failure(StatusCode::BAD_REQUEST, "ERR_BAD_REQUEST", &format!("body is not {encoding}: {error}"));
+        }
     };
     let fate = match fault {
         Some(Answer::NeverCommit) => Fate::NeverCommit,
@@ -240,8 +279,18 @@ async fn append(
         _ => Fate::Commit,
     };
     let end = query.end_offset_token.or(query.offset_token).filter(|token| !token.is_empty());
-    match emulator.channels.append(&name(&database, &schema, &pipe, &channel), &query.continuation_token, &query.request_id, end, &text, fate) {
-        Ok(next) => unless_lost(fault, Json(json!({ "status_code": 0, "message": "Success", "next_continuation_token": next })).into_response()),
+    match emulator.channels.append(
+        &name(&database, &schema, &pipe, &channel),
+        &query.continuation_token,
+        &query.request_id,
+        end,
+        &text,
+        fate,
+    ) {
+        Ok(next) => unless_lost(
+            fault,
+            Json(json!({ "status_code": 0, "message": "Success", "next_continuation_token": next })).into_response(),
+        ),
         Err(error) => refused(error),
     }
 }
@@ -264,7 +313,12 @@ struct StatusBody {
     channel_names: Vec<String>,
 }
 
-async fn pipe_verb(State(emulator): Shared, Path((database, schema, pipe)): PipePath, headers: HeaderMap, body: Bytes) -> Response {
+async fn pipe_verb(
+    State(emulator): Shared,
+    Path((database, schema, pipe)): PipePath,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let Some((pipe, verb)) = pipe.rsplit_once(':') else {
         return failure(StatusCode::NOT_FOUND, "ERR_NOT_FOUND", "no verb after the pipe's name");
     };
@@ -296,7 +350,8 @@ async fn pipe_verb(State(emulator): Shared, Path((database, schema, pipe)): Pipe
 /// What the SDK asks before its first append. File mode is not emulated: keep a flush below the SDK's
 /// `max_buffered_kb_for_rowset_mode`.
 fn pipe_info(host: &str) -> Response {
-    let expires = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64) + 3_600_000;
+    let expires =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64) + 3_600_000;
     let location = json!({
         "expiry_time_ms": expires, "location_type": "S3", "location": "flux-local/rowsets/", "use_s3_regional_url": false,
         "region": "us-east-1", "storage_endpoint": host,

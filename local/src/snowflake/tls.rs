@@ -22,7 +22,10 @@ use crate::{Error, state};
 
 /// The authority's PEM file, and an acceptor with a certificate of it for 127.0.0.1 and localhost.
 pub(super) fn acceptor(folder: &Path) -> Result<(PathBuf, TlsAcceptor), Error> {
-    let broken = |error: String| Error::Broken { what: format!("no certificate: {error}"), fix: "remove the data folder and start over (--fresh)".into() };
+    let broken = |error: String| Error::Broken {
+        what: format!("no certificate: {error}"),
+        fix: "remove the data folder and start over (--fresh)".into(),
+    };
     let (ca, certificate, key) = (folder.join("ca.pem"), folder.join("certificate.pem"), folder.join("key.pem"));
     if !key.exists() {
         let (authority, server, server_key) = issue().map_err(|error| broken(error.to_string()))?;

@@ -6,7 +6,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use rsa::{
     RsaPublicKey,
     pkcs1v15::{Signature, VerifyingKey},
@@ -48,7 +51,9 @@ impl Tokens {
         let (signed, signature) = jwt.rsplit_once('.').ok_or("JWT token is invalid")?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).map_err(|error| error.to_string());
         let signature = Signature::try_from(decode(signature)?.as_slice()).map_err(|error| error.to_string())?;
-        self.verifier.verify(signed.as_bytes(), &signature).map_err(|_| "JWT signature does not match the user's public key")?;
+        self.verifier
+            .verify(signed.as_bytes(), &signature)
+            .map_err(|_| "JWT signature does not match the user's public key")?;
         let claims = signed.split('.').nth(1).ok_or("JWT has no claims")?;
         let claims: Value = serde_json::from_slice(&decode(claims)?).map_err(|error| error.to_string())?;
         if claims["iss"] != self.issuer || claims["sub"] != self.subject {

@@ -201,11 +201,8 @@ mod tests {
             assert!((offset(k) - offset(k + 1)).abs() <= 10_000);
         }
         let expected = f64::from(meters) / 18.0;
-        let chi_square: f64 = counts
-            .iter()
-            .map(|count| f64::from(*count) - expected)
-            .map(|excess| excess * excess / expected)
-            .sum();
+        let chi_square: f64 =
+            counts.iter().map(|count| f64::from(*count) - expected).map(|excess| excess * excess / expected).sum();
         // 17 degrees of freedom: 40.8 is the 0.1 % point.
         assert!(chi_square < 40.8, "{chi_square} {counts:?}");
     }

@@ -290,7 +290,11 @@ mod tests {
                 count += 1;
                 sum += volts;
                 inside += u32::from((114.0..=126.0).contains(&volts));
-                if context.feeder_load < 0.2 { cold += volts } else if context.feeder_load > 0.6 { hot += volts }
+                if context.feeder_load < 0.2 {
+                    cold += volts
+                } else if context.feeder_load > 0.6 {
+                    hot += volts
+                }
             }
         }
         let mean = sum / f64::from(count);
@@ -304,7 +308,8 @@ mod tests {
         let (_, per_reading) = sample(BaseUnit::PerReading);
         let (_, per_hour) = sample(BaseUnit::PerHour);
         let k = YEAR.start + 40;
-        let (whole, quarter) = (per_reading.values(3, &per_reading.context(k)).0, per_hour.values(3, &per_hour.context(k)).0);
+        let (whole, quarter) =
+            (per_reading.values(3, &per_reading.context(k)).0, per_hour.values(3, &per_hour.context(k)).0);
         assert!((whole.0 - 4 * quarter.0).abs() <= 2, "{whole:?} {quarter:?}");
     }
 

@@ -69,7 +69,7 @@ pub enum Error {
     },
 }
 
-fn field(field: &'static str, value: impl ToString, rule: impl Into<String>) -> Error {
+fn field(field: &'static str, value: &dyn std::fmt::Display, rule: impl Into<String>) -> Error {
     Error::Field { field, value: value.to_string(), rule: rule.into() }
 }
 
@@ -81,7 +81,7 @@ impl Request {
     pub fn spec(&self, run_id: RunId, topic: TopicOfRun, shards: i32) -> Result<RunSpec, Error> {
         let seconds = self.interval_minutes * 60;
         if !INTERVAL_MINUTES.contains(&self.interval_minutes) {
-            return Err(field("interval", format!("{} min", self.interval_minutes), "use 5, 15, 30 or 60 minutes"));
+            return Err(field("interval", &format!("{} min", self.interval_minutes), "use 5, 15, 30 or 60 minutes"));
         }
         let index = |at: Timestamp| at.0.div_euclid(i64::from(seconds) * 1000);
         let spec = RunSpec {
@@ -129,22 +129,26 @@ fn check(spec: &RunSpec) -> Result<(Pattern, BaseUnit, &'static ServiceArea), Er
         return Err(field("model", &spec.model, "this version knows: documented"));
     }
     if !u32::try_from(spec.meters).is_ok_and(|meters| METERS.contains(&meters)) {
-        return Err(field("meters", spec.meters, format!("use {} to {}", METERS.start(), METERS.end())));
+        return Err(field("meters", &spec.meters, format!("use {} to {}", METERS.start(), METERS.end())));
     }
     if !INTERVAL_MINUTES.iter().any(|minutes| minutes * 60 == spec.interval_seconds as u32) {
-        return Err(field("interval_seconds", spec.interval_seconds, "use 300, 900, 1800 or 3600"));
+        return Err(field("interval_seconds", &spec.interval_seconds, "use 300, 900, 1800 or 3600"));
     }
     if let Some(end) = spec.end_interval.filter(|end| *end <= spec.first_interval) {
-        return Err(field("end_interval", end, format!("it must lie after first_interval, {}", spec.first_interval)));
+        return Err(field("end_interval", &end, format!("it must lie after first_interval, {}", spec.first_interval)));
     }
     if spec.partitions < 1 {
-        return Err(field("partitions", spec.partitions, "use at least 1"));
+        return Err(field("partitions", &spec.partitions, "use at least 1"));
     }
     if !(1..=spec.partitions).contains(&spec.shards) {
-        return Err(field("shards", spec.shards, format!("use 1 to the number of partitions, {}", spec.partitions)));
+        return Err(field("shards", &spec.shards, format!("use 1 to the number of partitions, {}", spec.partitions)));
     }
     if spec.emission_version != EMISSION_VERSION {
-        return Err(field("emission_version", spec.emission_version, format!("this binary emits version {EMISSION_VERSION}")));
+        return Err(field(
+            "emission_version",
+            &spec.emission_version,
+            format!("this binary emits version {EMISSION_VERSION}"),
+        ));
     }
     let pattern = Pattern::parse(&spec.pattern)
         .ok_or_else(|| field("pattern", &spec.pattern, "this version knows: uniform, staggered"))?;
@@ -183,7 +187,11 @@ impl Run {
             });
         }
         if spec.schema_fingerprint != schema_fingerprint() {
-            return Err(field("schema_fingerprint", &spec.schema_fingerprint, format!("this binary writes {}", schema_fingerprint())));
+            return Err(field(
+                "schema_fingerprint",
+                &spec.schema_fingerprint,
+                format!("this binary writes {}", schema_fingerprint()),
+            ));
         }
         let seed = spec.seed as u64;
         let fleet = Fleet::new(seed, spec.meters as u32, area);
@@ -316,7 +324,9 @@ pub(crate) mod tests {
     fn a_wrong_request_names_the_setting() {
         let spec = |request: Request| request.spec(RunId(1), topic(4), 4).unwrap_err().to_string();
         let good = request(100, 7, Pattern::Uniform);
-        assert!(spec(Request { interval_minutes: 10, ..good.clone() }).contains("interval is 10 min; use 5, 15, 30 or 60"));
+        assert!(
+            spec(Request { interval_minutes: 10, ..good.clone() }).contains("interval is 10 min; use 5, 15, 30 or 60")
+        );
         assert!(spec(Request { meters: 9, ..good.clone() }).contains("meters is 9; use 10 to 600000"));
         assert!(spec(Request { end: Some(good.start), ..good.clone() }).contains("end_interval"));
         assert!(good.spec(RunId(1), topic(4), 5).unwrap_err().to_string().contains("shards is 5"));

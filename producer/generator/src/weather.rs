@@ -43,7 +43,8 @@ impl Weather {
         let swing = amplitude * (1.0 + 0.25 * self.octave_128.at(self.days, quarter, 0)) * daily;
         // Fronts move the temperature by 1.4 degrees in summer and 5.6 in winter.
         let front_size = 5.6 - 4.2 * summer;
-        let front = 0.8 * self.octave_256.at(self.fronts, quarter, 0) + 0.6 * self.octave_128.at(self.fronts, quarter, 31);
+        let front =
+            0.8 * self.octave_256.at(self.fronts, quarter, 0) + 0.6 * self.octave_128.at(self.fronts, quarter, 31);
         middle + swing + front_size * front + 0.4 * self.octave_4.at(self.gusts, quarter, 0)
     }
 }
@@ -73,7 +74,12 @@ mod tests {
             let first = Date { year: 2025, month, day: 1 }.days();
             let hours = 30 * 24;
             let sum: f64 = (0..hours)
-                .map(|hour| weather.temperature(Timestamp::from_seconds(first * 86_400 + hour * 3600), first * 86_400 + hour * 3600))
+                .map(|hour| {
+                    weather.temperature(
+                        Timestamp::from_seconds(first * 86_400 + hour * 3600),
+                        first * 86_400 + hour * 3600,
+                    )
+                })
                 .sum();
             let mean = sum / hours as f64;
             assert!((mean - normal).abs() < 4.0, "month {month}: {mean}");

@@ -26,23 +26,40 @@ macro_rules! keys {
 }
 
 const LOWER: [&str; 14] = keys!(
-    "meter_id", "reading_timestamp", "usage_kwh", "voltage", "transformer_id", "circuit_id", "substation_id",
-    "customer_segment", "service_area", "is_outage", "data_quality", "run_id", "kafka_partition", "kafka_offset"
+    "meter_id",
+    "reading_timestamp",
+    "usage_kwh",
+    "voltage",
+    "transformer_id",
+    "circuit_id",
+    "substation_id",
+    "customer_segment",
+    "service_area",
+    "is_outage",
+    "data_quality",
+    "run_id",
+    "kafka_partition",
+    "kafka_offset"
 );
 const UPPER: [&str; 14] = keys!(
-    "METER_ID", "READING_TIMESTAMP", "USAGE_KWH", "VOLTAGE", "TRANSFORMER_ID", "CIRCUIT_ID", "SUBSTATION_ID",
-    "CUSTOMER_SEGMENT", "SERVICE_AREA", "IS_OUTAGE", "DATA_QUALITY", "RUN_ID", "KAFKA_PARTITION", "KAFKA_OFFSET"
+    "METER_ID",
+    "READING_TIMESTAMP",
+    "USAGE_KWH",
+    "VOLTAGE",
+    "TRANSFORMER_ID",
+    "CIRCUIT_ID",
+    "SUBSTATION_ID",
+    "CUSTOMER_SEGMENT",
+    "SERVICE_AREA",
+    "IS_OUTAGE",
+    "DATA_QUALITY",
+    "RUN_ID",
+    "KAFKA_PARTITION",
+    "KAFKA_OFFSET"
 );
 
 /// Appends one line: a JSON object and a newline. Numbers are written from their integers, so they read back exactly.
-pub fn write_row(
-    out: &mut Vec<u8>,
-    keys: Keys,
-    reading: &Reading<'_>,
-    run: RunId,
-    partition: Partition,
-    offset: u64,
-) {
+pub fn write_row(out: &mut Vec<u8>, keys: Keys, reading: &Reading<'_>, run: RunId, partition: Partition, offset: u64) {
     use std::io::Write;
     let names = match keys {
         Keys::Lower => &LOWER,

@@ -49,7 +49,8 @@ mod tests {
     fn tokens_parse_what_they_print_and_nothing_else() {
         let token = Token { identity: "0123456789abcdef".into(), next: Position(42) };
         assert_eq!(Token::parse(&token.to_string()), Some(token));
-        for wrong in ["", "42", "1:short:42", "2:0123456789abcdef:42", "1:0123456789abcdef:-1", "1:0123456789abcdeg:1"] {
+        for wrong in ["", "42", "1:short:42", "2:0123456789abcdef:42", "1:0123456789abcdef:-1", "1:0123456789abcdeg:1"]
+        {
             assert_eq!(Token::parse(wrong), None, "{wrong}");
         }
     }

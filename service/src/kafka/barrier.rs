@@ -19,7 +19,12 @@ use super::{Error, KafkaSettings};
 ///
 /// # Errors
 /// [`Error::Unreachable`] when it is not done within `timeout`.
-pub fn read(kafka: &KafkaSettings, topic: &str, timeout: Duration, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+pub fn read(
+    kafka: &KafkaSettings,
+    topic: &str,
+    timeout: Duration,
+    mut visit: impl FnMut(&[u8], &[u8]),
+) -> Result<(), Error> {
     let unreachable =
         |source| Error::Unreachable { brokers: kafka.brokers.clone(), doing: format!("reading topic {topic}"), source };
     let deadline = Instant::now() + timeout;
@@ -35,8 +40,7 @@ pub fn read(kafka: &KafkaSettings, topic: &str, timeout: Duration, mut visit: im
             .create()
             .map_err(|source| Error::Refused { doing: "creating a consumer".into(), source })
     };
-    let (low, high) =
-        consumer("read_uncommitted")?.fetch_watermarks(topic, 0, timeout).map_err(unreachable)?;
+    let (low, high) = consumer("read_uncommitted")?.fetch_watermarks(topic, 0, timeout).map_err(unreachable)?;
     if low == high {
         return Ok(());
     }

@@ -70,9 +70,11 @@ impl Identities {
         match describe(self.admin.inner().native_ptr(), topic, left) {
             Ok((topic_id, partitions)) => Ok(Some(TopicIdentity { cluster_id, topic_id, partitions })),
             Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
-            Err(code @ (RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::RequestTimedOut)) => {
-                Err(unreachable(KafkaError::AdminOp(code)))
-            }
+            Err(
+                code @ (RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::RequestTimedOut),
+            ) => Err(unreachable(KafkaError::AdminOp(code))),
             Err(code) => Err(Error::Refused { doing: doing(), source: KafkaError::AdminOp(code) }),
         }
     }
@@ -81,7 +83,10 @@ impl Identities {
 /// Owns a C object and frees it once.
 struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 
-#[expect(unsafe_code, reason = "the pointer came from the library that the destructor belongs to, and is freed only here")]
+#[expect(
+    unsafe_code,
+    reason = "the pointer came from the library that the destructor belongs to, and is freed only here"
+)]
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         unsafe { (self.1)(self.0) }

@@ -6,14 +6,39 @@ use crate::settings::{Error, Key, Secret, Settings};
 
 /// Keys of this module.
 pub const KEYS: &[Key] = &[
-    Key { name: "kafka.brokers", default: "127.0.0.1:9092", help: "bootstrap servers, host:port, comma separated", secret: false },
-    Key { name: "kafka.security_protocol", default: "plaintext", help: "plaintext, ssl, sasl_plaintext or sasl_ssl", secret: false },
+    Key {
+        name: "kafka.brokers",
+        default: "127.0.0.1:9092",
+        help: "bootstrap servers, host:port, comma separated",
+        secret: false,
+    },
+    Key {
+        name: "kafka.security_protocol",
+        default: "plaintext",
+        help: "plaintext, ssl, sasl_plaintext or sasl_ssl",
+        secret: false,
+    },
     Key { name: "kafka.sasl_mechanism", default: "", help: "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", secret: false },
     Key { name: "kafka.sasl_username", default: "", help: "SASL user", secret: false },
-    Key { name: "kafka.sasl_password", default: "", help: "SASL password; prefer kafka.sasl_password_file", secret: true },
+    Key {
+        name: "kafka.sasl_password",
+        default: "",
+        help: "SASL password; prefer kafka.sasl_password_file",
+        secret: true,
+    },
     Key { name: "kafka.sasl_password_file", default: "", help: "file that holds the SASL password", secret: false },
-    Key { name: "kafka.ssl_ca", default: "", help: "PEM file of the certificate authority; the system's when not set", secret: false },
-    Key { name: "kafka.properties", default: "", help: "librdkafka properties, name=value, comma separated; those a guarantee needs are set last", secret: false },
+    Key {
+        name: "kafka.ssl_ca",
+        default: "",
+        help: "PEM file of the certificate authority; the system's when not set",
+        secret: false,
+    },
+    Key {
+        name: "kafka.properties",
+        default: "",
+        help: "librdkafka properties, name=value, comma separated; those a guarantee needs are set last",
+        secret: false,
+    },
 ];
 
 /// How to reach a cluster.
@@ -51,14 +76,15 @@ impl KafkaSettings {
             }
         }
         for pair in settings.get("kafka.properties").unwrap_or_default().split(',').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| settings.wrong("kafka.properties", format!("{pair:?} has no =; write name=value,name=value")))?;
+            let (name, value) = pair.split_once('=').ok_or_else(|| {
+                settings.wrong("kafka.properties", format!("{pair:?} has no =; write name=value,name=value"))
+            })?;
             properties.push((name.trim().into(), value.trim().into()));
         }
         let password = settings.secret("kafka.sasl_password", "kafka.sasl_password_file")?;
         if protocol.starts_with("sasl") && password.is_none() {
-            return Err(settings.wrong("kafka.sasl_password_file", "kafka.security_protocol asks for SASL, so a password is needed"));
+            return Err(settings
+                .wrong("kafka.sasl_password_file", "kafka.security_protocol asks for SASL, so a password is needed"));
         }
         Ok(Self { brokers: settings.require("kafka.brokers")?.into(), properties, password })
     }

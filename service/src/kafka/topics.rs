@@ -91,12 +91,15 @@ async fn check_config(admin: &AdminClient<DefaultClientContext>, spec: &TopicSpe
         .await
         .map_err(|source| Error::Refused { doing: format!("reading the configuration of {}", spec.name), source })?;
     let resource = answer.into_iter().next().and_then(Result::ok);
-    let actual = resource.as_ref().and_then(|resource| resource.get("cleanup.policy")).and_then(|entry| entry.value.clone());
+    let actual =
+        resource.as_ref().and_then(|resource| resource.get("cleanup.policy")).and_then(|entry| entry.value.clone());
     match actual {
         Some(actual) if actual != *wanted => Err(Error::Topic {
             topic: spec.name.into(),
             finding: format!("cleanup.policy is {actual}"),
-            fix: format!("it must be {wanted}, else Kafka removes rows that verify expects: alter the topic or use another"),
+            fix: format!(
+                "it must be {wanted}, else Kafka removes rows that verify expects: alter the topic or use another"
+            ),
         }),
         _ => Ok(()),
     }

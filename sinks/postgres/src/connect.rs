@@ -29,12 +29,23 @@ pub async fn connect(settings: &PostgresSettings) -> Result<Client, Error> {
 /// What the runner should do about a database error. Rights, names and passwords need a person; everything else may pass.
 pub fn classify(error: tokio_postgres::Error) -> Error {
     let fix = match error.code() {
-        Some(state) if *state == SqlState::INSUFFICIENT_PRIVILEGE => "grant the sink's user CREATE on the schema, and SELECT, INSERT and UPDATE on flux_positions, ami_interval_readings and ami_realtime",
-        Some(state) if *state == SqlState::INVALID_PASSWORD || *state == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => "check user and password in postgres.url_file",
-        Some(state) if *state == SqlState::INVALID_CATALOG_NAME => "create the database, or name another in postgres.url",
-        Some(state) if *state == SqlState::UNDEFINED_COLUMN || *state == SqlState::DATATYPE_MISMATCH => "the tables are not those of this version: move them away, or use another schema",
+        Some(state) if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
+            "grant the sink's user CREATE on the schema, and SELECT, INSERT and UPDATE on flux_positions, ami_interval_readings and ami_realtime"
+        }
+        Some(state)
+            if *state == SqlState::INVALID_PASSWORD || *state == SqlState::INVALID_AUTHORIZATION_SPECIFICATION =>
+        {
+            "check user and password in postgres.url_file"
+        }
+        Some(state) if *state == SqlState::INVALID_CATALOG_NAME => {
+            "create the database, or name another in postgres.url"
+        }
+        Some(state) if *state == SqlState::UNDEFINED_COLUMN || *state == SqlState::DATATYPE_MISMATCH => {
+            "the tables are not those of this version: move them away, or use another schema"
+        }
         _ => return Error::unavailable(error),
     };
-    let what = error.as_db_error().map_or_else(|| error.to_string(), |error| format!("PostgreSQL: {}", error.message()));
+    let what =
+        error.as_db_error().map_or_else(|| error.to_string(), |error| format!("PostgreSQL: {}", error.message()));
     Error::Broken { what, fix: fix.into(), source: Some(error.into()) }
 }

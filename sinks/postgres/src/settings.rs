@@ -10,8 +10,18 @@ use flux_service::{
 /// Keys of this role, beside those of the login.
 pub const KEYS: &[Key] = &[
     Key { name: "postgres.batch_rows", default: "20000", help: "rows after which a unit is written", secret: false },
-    Key { name: "postgres.write_timeout", default: "30s", help: "deadline of one unit (statement_timeout)", secret: false },
-    Key { name: "postgres.realtime", default: "true", help: "keep ami_realtime, the latest reading of each meter", secret: false },
+    Key {
+        name: "postgres.write_timeout",
+        default: "30s",
+        help: "deadline of one unit (statement_timeout)",
+        secret: false,
+    },
+    Key {
+        name: "postgres.realtime",
+        default: "true",
+        help: "keep ami_realtime, the latest reading of each meter",
+        secret: false,
+    },
 ];
 
 /// Settings of the Postgres role, checked.

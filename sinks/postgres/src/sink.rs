@@ -7,7 +7,12 @@ use flux_schemas::source::{Position, Source};
 use tokio::sync::{Mutex, OnceCell, watch};
 use tokio_postgres::{Client, error::SqlState, types::ToSql};
 
-use crate::{connect::{classify, connect}, schema, settings::PostgresSettings, writer::PostgresWriter};
+use crate::{
+    connect::{classify, connect},
+    schema,
+    settings::PostgresSettings,
+    writer::PostgresWriter,
+};
 
 /// How long a claim waits for the owner's open transaction before it ends that owner's connection.
 const OWNER_PATIENCE: Duration = Duration::from_secs(3);
@@ -65,7 +70,16 @@ impl Sink for PostgresSink {
         let (epoch, next) = take_over(&client, &self.name, source).await?;
         let position = next.map(|next| Position(next as u64));
         let (report, durable) = watch::channel(Durable::At(position.unwrap_or(Position(0))));
-        let writer = PostgresWriter::new(client, self.settings.clone(), self.name.clone(), source.clone(), epoch, position, self.days.clone(), report);
+        let writer = PostgresWriter::new(
+            client,
+            self.settings.clone(),
+            self.name.clone(),
+            source.clone(),
+            epoch,
+            position,
+            self.days.clone(),
+            report,
+        );
         Ok(Claim { writer, position, durable })
     }
 }

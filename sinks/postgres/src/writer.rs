@@ -71,7 +71,11 @@ pub struct PostgresWriter {
 
 impl std::fmt::Debug for PostgresWriter {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("PostgresWriter").field("source", &self.source).field("epoch", &self.epoch).finish_non_exhaustive()
+        formatter
+            .debug_struct("PostgresWriter")
+            .field("source", &self.source)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -148,7 +152,8 @@ impl PostgresWriter {
 impl Writer for PostgresWriter {
     fn push(&mut self, record: &Record<'_>) -> Result<Fill, RejectedRow> {
         let reading = record.reading;
-        let texts = [reading.meter_id, reading.transformer_id, reading.circuit_id, reading.substation_id, reading.service_area];
+        let texts =
+            [reading.meter_id, reading.transformer_id, reading.circuit_id, reading.substation_id, reading.service_area];
         if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
             return Err(RejectedRow(format!("{text:?} holds a NUL, which PostgreSQL text cannot")));
         }
@@ -160,7 +165,9 @@ impl Writer for PostgresWriter {
             .checked_mul(1000)
             .and_then(|micros| micros.checked_sub(EPOCH_MICROS))
             .filter(|_| (0..=253_402_300_799_999).contains(&reading.timestamp.0))
-            .ok_or_else(|| RejectedRow(format!("READING_TIMESTAMP {} ms lies outside 1970 to 9999", reading.timestamp.0)))?;
+            .ok_or_else(|| {
+                RejectedRow(format!("READING_TIMESTAMP {} ms lies outside 1970 to 9999", reading.timestamp.0))
+            })?;
         let out = &mut unit.copy;
         if out.is_empty() {
             out.put_slice(COPY_HEADER);
@@ -184,7 +191,8 @@ impl Writer for PostgresWriter {
         unit.rows += 1;
         unit.days.insert(reading.timestamp.days());
         if self.settings.realtime {
-            let newer = unit.latest.get(reading.meter_id).is_none_or(|latest| latest.timestamp_ms <= reading.timestamp.0);
+            let newer =
+                unit.latest.get(reading.meter_id).is_none_or(|latest| latest.timestamp_ms <= reading.timestamp.0);
             if newer {
                 let latest = Latest {
                     timestamp_ms: reading.timestamp.0,
@@ -261,8 +269,20 @@ async fn upsert(transaction: &Transaction<'_>, unit: &Unit, partition: i32) -> R
     ];
     let [transformers, circuits, substations, segments, areas, qualities, runs] = &texts;
     let values: [&(dyn ToSql + Sync); 14] = [
-        &meters, &stamps, &usage, &voltage, transformers, circuits, substations, segments, areas, &outages, qualities,
-        runs, &partition, &offsets,
+        &meters,
+        &stamps,
+        &usage,
+        &voltage,
+        transformers,
+        circuits,
+        substations,
+        segments,
+        areas,
+        &outages,
+        qualities,
+        runs,
+        &partition,
+        &offsets,
     ];
     transaction
         .execute(

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use flux_service::kafka::{self, KafkaSettings, topics::{self, TopicSpec}};
+use flux_service::kafka::{
+    self, KafkaSettings,
+    topics::{self, TopicSpec},
+};
 use rdkafka::{
     ClientContext, Message,
     error::KafkaError,

@@ -9,7 +9,10 @@ use flux_schemas::{
     run::{RUN_HEADER, RunId},
 };
 use flux_service::registry::{self, Registry};
-use rdkafka::{Message, message::{BorrowedMessage, Headers}};
+use rdkafka::{
+    Message,
+    message::{BorrowedMessage, Headers},
+};
 
 /// Why a schema cannot be had; the record is not at fault.
 #[derive(Debug)]
@@ -58,7 +61,11 @@ impl Decoders {
     ///
     /// # Errors
     /// Why the record is poison: its bytes are at fault.
-    pub fn decode<'a>(&self, message: &'a BorrowedMessage<'_>, scratch: &'a mut Vec<u8>) -> Result<(RunId, Reading<'a>), String> {
+    pub fn decode<'a>(
+        &self,
+        message: &'a BorrowedMessage<'_>,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<(RunId, Reading<'a>), String> {
         let run = run_of(message).ok_or("no run header of eight bytes")?;
         let value = message.payload().ok_or("no value")?;
         let (id, datum) = framing::split(value).ok_or("no Confluent frame: a zero byte and a schema id")?;

@@ -14,7 +14,8 @@
 //! | [`contract`] | what a sink is: claim, push, submit, durable |
 //! | [`settings`] | the keys of a sink role |
 //! | [`runner`] | the consumer, its rebalances and its end |
-//! | [`partition`] | one partition from claim to durable |
+//! | [`partition`] | one partition: claim, check the position, claim again |
+//! | `stretch` | from a claim to its end: rows in, units out |
 //! | [`decode`] | frame, schema and header to a reading |
 //! | [`dead_letter`] | what no destination takes, kept |
 //! | [`budget`] | bytes held, over all partitions |
@@ -28,5 +29,6 @@ pub mod decode;
 pub mod partition;
 pub mod runner;
 pub mod settings;
+mod stretch;
 pub mod suite;
 pub mod telemetry;

@@ -90,7 +90,11 @@ impl Assignments {
         for element in list.elements() {
             explicit.add_partition_offset(element.topic(), element.partition(), Offset::Offset(0))?;
         }
-        if incremental { consumer.incremental_assign(&explicit)? } else { consumer.assign(&explicit)? }
+        if incremental {
+            consumer.incremental_assign(&explicit)?
+        } else {
+            consumer.assign(&explicit)?
+        }
         // No poll can come between, so nothing is fetched before the position is known.
         if !partitions.is_empty() {
             consumer.pause(&explicit)?;
@@ -129,8 +133,7 @@ pub async fn run<S: Sink>(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let Some(identity) = wait_for_topic(kafka, &settings.topic, &shutdown).await? else { return Ok(()) };
-    let dead_letters =
-        DeadLetters::open(kafka, &dead_letter::topic(&settings.name)).await.map_err(broken_kafka)?;
+    let dead_letters = DeadLetters::open(kafka, &dead_letter::topic(&settings.name)).await.map_err(broken_kafka)?;
     let loop_of = Loop {
         kafka: kafka.clone(),
         registry: registry.clone(),
@@ -151,14 +154,19 @@ fn broken_kafka(error: kafka::Error) -> Error {
 }
 
 /// The topic may be created after us: wait for it. `None` when asked to stop.
-async fn wait_for_topic(kafka: &KafkaSettings, topic: &str, shutdown: &Shutdown) -> Result<Option<TopicIdentity>, Error> {
+async fn wait_for_topic(
+    kafka: &KafkaSettings,
+    topic: &str,
+    shutdown: &Shutdown,
+) -> Result<Option<TopicIdentity>, Error> {
     let mut unreachable = 0;
     let mut shutdown = shutdown.clone();
     loop {
         let (settings, name) = (kafka.clone(), topic.to_string());
-        let found = tokio::task::spawn_blocking(move || Identities::new(&settings)?.topic(&name, Duration::from_secs(10)))
-            .await
-            .expect("the look-up does not panic");
+        let found =
+            tokio::task::spawn_blocking(move || Identities::new(&settings)?.topic(&name, Duration::from_secs(10)))
+                .await
+                .expect("the look-up does not panic");
         match found {
             Ok(Some(identity)) => return Ok(Some(identity)),
             Ok(None) => tracing::info!(topic, "waiting for the topic: a producer creates it"),
@@ -232,11 +240,8 @@ impl<S: Sink> Loop<S> {
         let partitions = self.identity.partitions.max(1) as usize;
         // Half of the memory is prefetch, spread over the partitions; a queue is never smaller than a fetch can be.
         let queue_kib = (self.settings.memory / 2 / partitions / 1024).max(1024);
-        let context = Assignments {
-            workers: Mutex::default(),
-            assigned: Mutex::default(),
-            telemetry: self.telemetry.clone(),
-        };
+        let context =
+            Assignments { workers: Mutex::default(), assigned: Mutex::default(), telemetry: self.telemetry.clone() };
         let consumer: BaseConsumer<Assignments> = self
             .kafka
             .client()
@@ -256,14 +261,20 @@ impl<S: Sink> Loop<S> {
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.wait.max.ms", "100")
             .create_with_context(context)
-            .map_err(|error| broken_kafka(kafka::Error::Refused { doing: "creating the consumer".into(), source: error }))?;
+            .map_err(|error| {
+                broken_kafka(kafka::Error::Refused { doing: "creating the consumer".into(), source: error })
+            })?;
         consumer
             .subscribe(&[&self.settings.topic])
             .map_err(|error| broken_kafka(kafka::Error::Refused { doing: "subscribing".into(), source: error }))?;
         Ok(Arc::new(consumer))
     }
 
-    fn start_workers(&self, consumer: &Arc<BaseConsumer<Assignments>>, failures: &mpsc::Sender<Error>) -> Result<(), Error> {
+    fn start_workers(
+        &self,
+        consumer: &Arc<BaseConsumer<Assignments>>,
+        failures: &mpsc::Sender<Error>,
+    ) -> Result<(), Error> {
         let assigned = std::mem::take(&mut *consumer.context().assigned.lock().unwrap_or_else(PoisonError::into_inner));
         for partition in assigned {
             let (trigger, stop) = Shutdown::manual();
@@ -287,9 +298,14 @@ impl<S: Sink> Loop<S> {
                     failures.send(error).ok();
                 }
             };
-            let thread = std::thread::Builder::new().name(format!("partition-{partition}")).spawn(work).map_err(|error| {
-                Error::Broken { what: "no thread for a partition".into(), fix: "raise the process's thread limit".into(), source: Some(error.into()) }
-            })?;
+            let thread =
+                std::thread::Builder::new().name(format!("partition-{partition}")).spawn(work).map_err(|error| {
+                    Error::Broken {
+                        what: "no thread for a partition".into(),
+                        fix: "raise the process's thread limit".into(),
+                        source: Some(error.into()),
+                    }
+                })?;
             self.workers(consumer).insert(partition, Worker { stop: trigger, thread });
         }
         Ok(())
@@ -308,14 +324,16 @@ impl<S: Sink> Loop<S> {
     fn mirror(&self, consumer: &BaseConsumer<Assignments>) {
         let mut list = TopicPartitionList::new();
         for (partition, durable) in self.telemetry.positions() {
-            if durable > 0 && list.add_partition_offset(&self.settings.topic, partition, Offset::Offset(durable as i64)).is_err() {
+            if durable > 0
+                && list.add_partition_offset(&self.settings.topic, partition, Offset::Offset(durable as i64)).is_err()
+            {
                 return;
             }
         }
-        if list.count() > 0 {
-            if let Err(error) = consumer.commit(&list, CommitMode::Async) {
-                tracing::debug!(%error, "positions not mirrored");
-            }
+        if list.count() > 0
+            && let Err(error) = consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "positions not mirrored");
         }
     }
 
@@ -344,11 +362,20 @@ impl<S: Sink> Loop<S> {
                 compared = Instant::now();
                 let found = identities.as_ref().map(|identities| identities.topic(&topic, Duration::from_secs(10)));
                 let error = match found {
-                    Some(Ok(Some(now))) if now.topic_id != identity.topic_id || now.cluster_id != identity.cluster_id => {
-                        let now = Source { topic_id: now.topic_id.as_str().into(), cluster_id: now.cluster_id.as_str().into(), ..source.clone() };
+                    Some(Ok(Some(now)))
+                        if now.topic_id != identity.topic_id || now.cluster_id != identity.cluster_id =>
+                    {
+                        let now = Source {
+                            topic_id: now.topic_id.as_str().into(),
+                            cluster_id: now.cluster_id.as_str().into(),
+                            ..source.clone()
+                        };
                         topic_replaced(&now, &identity.topic_id)
                     }
-                    Some(Ok(None)) => Error::broken(format!("topic {topic} is gone"), "restore the topic; what was written stays as it is"),
+                    Some(Ok(None)) => Error::broken(
+                        format!("topic {topic} is gone"),
+                        "restore the topic; what was written stays as it is",
+                    ),
                     _ => continue,
                 };
                 failures.send(error).ok();

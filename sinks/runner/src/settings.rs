@@ -6,12 +6,42 @@ use flux_service::settings::{Error, Key, Settings};
 
 /// Keys of every sink role, beside those of Kafka and the registry.
 pub const KEYS: &[Key] = &[
-    Key { name: "sink.name", default: "", help: "tells sinks of one kind apart: group, positions and dead-letter topic are called <kind>-<name>, or <kind> when not set; letters, digits, - and _", secret: false },
-    Key { name: "sink.linger", default: "", help: "longest a row waits in an open unit before it is submitted; when not set 1s, and 10s for s3, where every unit makes files", secret: false },
-    Key { name: "sink.memory", default: "64MiB", help: "ceiling for rows held between Kafka and durable; the process needs about 30 MiB besides", secret: false },
-    Key { name: "sink.session_timeout", default: "10s", help: "after this Kafka gives a silent process's partitions to another", secret: false },
-    Key { name: "sink.drain", default: "20s", help: "after SIGTERM: longest wait for submitted rows to become durable", secret: false },
-    Key { name: "sink.accept_position", default: "false", help: "true: begin at the log's start although the destination knows no position and Kafka's mirror or log start is above 0", secret: false },
+    Key {
+        name: "sink.name",
+        default: "",
+        help: "tells sinks of one kind apart: group, positions and dead-letter topic are called <kind>-<name>, or <kind> when not set; letters, digits, - and _",
+        secret: false,
+    },
+    Key {
+        name: "sink.linger",
+        default: "",
+        help: "longest a row waits in an open unit before it is submitted; when not set 1s, and 10s for s3, where every unit makes files",
+        secret: false,
+    },
+    Key {
+        name: "sink.memory",
+        default: "64MiB",
+        help: "ceiling for rows held between Kafka and durable; the process needs about 30 MiB besides",
+        secret: false,
+    },
+    Key {
+        name: "sink.session_timeout",
+        default: "10s",
+        help: "after this Kafka gives a silent process's partitions to another",
+        secret: false,
+    },
+    Key {
+        name: "sink.drain",
+        default: "20s",
+        help: "after SIGTERM: longest wait for submitted rows to become durable",
+        secret: false,
+    },
+    Key {
+        name: "sink.accept_position",
+        default: "false",
+        help: "true: begin at the log's start although the destination knows no position and Kafka's mirror or log start is above 0",
+        secret: false,
+    },
 ];
 
 /// Settings of a sink role, checked.

@@ -42,7 +42,12 @@ pub async fn all<D: Destination>(destination: &D) {
 
 /// A source of its own for a check.
 fn source(partition: i32) -> Source {
-    Source { cluster_id: "suite".into(), topic: "suite.readings".into(), topic_id: "first".into(), partition: Partition(partition) }
+    Source {
+        cluster_id: "suite".into(),
+        topic: "suite.readings".into(),
+        topic_id: "first".into(),
+        partition: Partition(partition),
+    }
 }
 
 /// Pushes one row for each offset.

@@ -11,9 +11,7 @@ use std::{
 
 use flux_schemas::{source::Position, time::Timestamp};
 use flux_service::health::Health;
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// A live reading older than this when it was produced is back-fill: it was never due in real time.
 const BACKFILL_AGE_MS: i64 = 2 * 3_600_000;
@@ -61,14 +59,28 @@ impl Telemetry {
             health,
             rows: AtomicU64::new(0),
             partitions: Mutex::default(),
-            records: IntCounter::with_opts(labelled("flux_sink_records_total", "Readings durable at the destination."))?,
-            bytes: IntCounter::with_opts(labelled("flux_sink_bytes_total", "Bytes of those readings as held in memory."))?,
+            records: IntCounter::with_opts(labelled(
+                "flux_sink_records_total",
+                "Readings durable at the destination.",
+            ))?,
+            bytes: IntCounter::with_opts(labelled(
+                "flux_sink_bytes_total",
+                "Bytes of those readings as held in memory.",
+            ))?,
             units: HistogramVec::new(
-                histogram("flux_sink_batch_records", "Readings in a submitted unit.", &[1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6]),
+                histogram(
+                    "flux_sink_batch_records",
+                    "Readings in a submitted unit.",
+                    &[1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6],
+                ),
                 &[],
             )?,
             flush: HistogramVec::new(
-                histogram("flux_sink_flush_duration_seconds", "Time to hand a unit over.", &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+                histogram(
+                    "flux_sink_flush_duration_seconds",
+                    "Time to hand a unit over.",
+                    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+                ),
                 &["outcome"],
             )?,
             latency: HistogramVec::new(
@@ -79,15 +91,30 @@ impl Telemetry {
                 ),
                 &["kind"],
             )?,
-            retries: IntCounterVec::new(labelled("flux_sink_retries_total", "Attempts that were repeated."), &["reason"])?,
+            retries: IntCounterVec::new(
+                labelled("flux_sink_retries_total", "Attempts that were repeated."),
+                &["reason"],
+            )?,
             dead_letters: IntCounter::with_opts(labelled("flux_dlq_records_total", "Records set aside."))?,
-            rebalances: IntCounter::with_opts(labelled("flux_consumer_rebalances_total", "Assignments and revocations."))?,
-            committed: IntGaugeVec::new(labelled("flux_sink_committed_offset", "Durable position."), &["topic", "partition"])?,
-            lag: IntGaugeVec::new(
-                labelled("flux_consumer_lag_records", "Offsets between the durable position and the log's end; control records count."),
+            rebalances: IntCounter::with_opts(labelled(
+                "flux_consumer_rebalances_total",
+                "Assignments and revocations.",
+            ))?,
+            committed: IntGaugeVec::new(
+                labelled("flux_sink_committed_offset", "Durable position."),
                 &["topic", "partition"],
             )?,
-            success: GaugeVec::new(labelled("flux_sink_last_success_timestamp_seconds", "Unix time of the last durable unit."), &[])?,
+            lag: IntGaugeVec::new(
+                labelled(
+                    "flux_consumer_lag_records",
+                    "Offsets between the durable position and the log's end; control records count.",
+                ),
+                &["topic", "partition"],
+            )?,
+            success: GaugeVec::new(
+                labelled("flux_sink_last_success_timestamp_seconds", "Unix time of the last durable unit."),
+                &[],
+            )?,
             sink: sink.into(),
         };
         let all: [Box<dyn prometheus::core::Collector>; 11] = [
@@ -121,7 +148,15 @@ impl Telemetry {
     }
 
     /// A unit became durable.
-    pub fn durable(&self, topic: &str, partition: i32, position: Position, rows: u64, bytes: usize, oldest: Option<(Timestamp, Timestamp)>) {
+    pub fn durable(
+        &self,
+        topic: &str,
+        partition: i32,
+        position: Position,
+        rows: u64,
+        bytes: usize,
+        oldest: Option<(Timestamp, Timestamp)>,
+    ) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.rows.fetch_add(rows, Relaxed);
         self.records.inc_by(rows);

@@ -45,7 +45,10 @@ impl Chain {
             if !object.location.prefix_matches(&ours) {
                 let theirs = object.location.parts().nth(4).map(|part| part.as_ref().to_string()).unwrap_or_default();
                 return Err(Error::broken(
-                    format!("{}: the bucket holds plans of another topic of this name (identity {theirs}, now {identity})", self.source),
+                    format!(
+                        "{}: the bucket holds plans of another topic of this name (identity {theirs}, now {identity})",
+                        self.source
+                    ),
                     "the topic was deleted and created again, or this is another cluster: give the sink another name (sink.name)",
                 ));
             }
@@ -58,7 +61,10 @@ impl Chain {
             let before = self.read(before).await?;
             if before.to != plan.from {
                 return Err(Error::broken(
-                    format!("{}: the plan from {} ends at {}, the next begins at {}", self.source, before.from, before.to, plan.from),
+                    format!(
+                        "{}: the plan from {} ends at {}, the next begins at {}",
+                        self.source, before.from, before.to, plan.from
+                    ),
                     "a plan was removed by hand: restore it from the bucket's versions",
                 ));
             }
@@ -68,10 +74,14 @@ impl Chain {
 
     async fn read(&self, key: &Path) -> Result<Plan, Error> {
         let bytes = self.store.get(key).await.map_err(classify)?.bytes().await.map_err(classify)?;
-        let plan: Plan = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::broken(format!("{key}: not a plan: {error}"), "restore it from the bucket's versions"))?;
+        let plan: Plan = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::broken(format!("{key}: not a plan: {error}"), "restore it from the bucket's versions")
+        })?;
         if plan.version != PLAN_VERSION {
-            return Err(Error::broken(format!("{key}: plan version {}", plan.version), "use the flux version that wrote it"));
+            return Err(Error::broken(
+                format!("{key}: plan version {}", plan.version),
+                "use the flux version that wrote it",
+            ));
         }
         Ok(plan)
     }

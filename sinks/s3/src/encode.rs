@@ -20,7 +20,10 @@ use parquet::{
     basic::{Compression as ParquetCompression, ZstdLevel},
     data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type},
     errors::ParquetError,
-    file::{properties::WriterProperties, writer::{SerializedFileWriter, SerializedRowGroupWriter}},
+    file::{
+        properties::WriterProperties,
+        writer::{SerializedFileWriter, SerializedRowGroupWriter},
+    },
     schema::parser::parse_message_type,
 };
 
@@ -110,7 +113,10 @@ impl HourRows {
         column::<ByteArrayType>(&mut group, &text(|reading| reading.meter_id))?;
         column::<Int64Type>(&mut group, &self.iter().map(|(reading, _, _)| reading.timestamp.0).collect::<Vec<_>>())?;
         column::<DoubleType>(&mut group, &self.iter().map(|(reading, _, _)| reading.usage.kwh()).collect::<Vec<_>>())?;
-        column::<DoubleType>(&mut group, &self.iter().map(|(reading, _, _)| reading.voltage.volts()).collect::<Vec<_>>())?;
+        column::<DoubleType>(
+            &mut group,
+            &self.iter().map(|(reading, _, _)| reading.voltage.volts()).collect::<Vec<_>>(),
+        )?;
         column::<ByteArrayType>(&mut group, &text(|reading| reading.transformer_id))?;
         column::<ByteArrayType>(&mut group, &text(|reading| reading.circuit_id))?;
         column::<ByteArrayType>(&mut group, &text(|reading| reading.substation_id))?;

@@ -9,7 +9,12 @@ use flux_service::{
 /// Keys of this role, beside those of the login.
 pub const KEYS: &[Key] = &[
     Key { name: "s3.format", default: "ndjson.gz", help: "ndjson.gz or parquet", secret: false },
-    Key { name: "s3.roll", default: "8MiB", help: "held bytes (about 130 a row) after which a unit becomes files; 64KiB to 1GiB", secret: false },
+    Key {
+        name: "s3.roll",
+        default: "8MiB",
+        help: "held bytes (about 130 a row) after which a unit becomes files; 64KiB to 1GiB",
+        secret: false,
+    },
 ];
 
 /// Settings of the S3 role, checked.

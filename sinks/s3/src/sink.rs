@@ -7,7 +7,11 @@ use flux_schemas::source::{Position, Source};
 use object_store::ObjectStore;
 use tokio::sync::watch;
 
-use crate::{chain::Chain, settings::S3Settings, writer::{Recovery, S3Writer}};
+use crate::{
+    chain::Chain,
+    settings::S3Settings,
+    writer::{Recovery, S3Writer},
+};
 
 /// The destination.
 #[derive(Debug)]

@@ -98,13 +98,27 @@ impl S3Writer {
         let dead_lettered = std::mem::take(&mut self.dead_lettered);
         let Some(recovery) = self.recovery.take() else {
             let nonce = uuid::Uuid::new_v4().to_string();
-            let plan = Plan { version: PLAN_VERSION, from, to, nonce, format, encoder: ENCODER.into(), dead_lettered, objects: planned };
+            let plan = Plan {
+                version: PLAN_VERSION,
+                from,
+                to,
+                nonce,
+                format,
+                encoder: ENCODER.into(),
+                dead_lettered,
+                objects: planned,
+            };
             return Ok(Frozen { plan, decided: false, objects });
         };
-        let rows = |objects: &[PlannedObject]| objects.iter().map(|object| (object.key.clone(), object.rows)).collect::<Vec<_>>();
+        let rows = |objects: &[PlannedObject]| {
+            objects.iter().map(|object| (object.key.clone(), object.rows)).collect::<Vec<_>>()
+        };
         if to != recovery.plan.to || rows(&planned) != rows(&recovery.plan.objects) {
             return Err(Error::broken(
-                format!("{source}: the plan from {from} to {} cannot be rebuilt from Kafka: the rows are not those it names", recovery.plan.to),
+                format!(
+                    "{source}: the plan from {from} to {} cannot be rebuilt from Kafka: the rows are not those it names",
+                    recovery.plan.to
+                ),
                 "the topic's records changed, or retention removed some: restore them, or remove the unfinished plan by hand after checking its objects",
             ));
         }
@@ -116,7 +130,10 @@ impl S3Writer {
 impl Writer for S3Writer {
     fn push(&mut self, record: &Record<'_>) -> Result<Fill, RejectedRow> {
         if !(0..=253_402_300_799_999).contains(&record.reading.timestamp.0) {
-            return Err(RejectedRow(format!("READING_TIMESTAMP {} ms lies outside 1970 to 9999", record.reading.timestamp.0)));
+            return Err(RejectedRow(format!(
+                "READING_TIMESTAMP {} ms lies outside 1970 to 9999",
+                record.reading.timestamp.0
+            )));
         }
         self.seen(record.offset);
         let hour = self.hours.entry(record.reading.timestamp.hours()).or_default();

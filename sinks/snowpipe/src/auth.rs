@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use base64::{Engine, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use rsa::{
     RsaPrivateKey,
     pkcs1v15::SigningKey,
@@ -58,10 +61,7 @@ impl KeyPair {
         let pem = std::fs::read_to_string(path).map_err(|source| Error::File { path: name.clone(), source })?;
         let key_error = |source| Error::Key { path: name.clone(), source };
         let key = RsaPrivateKey::from_pkcs8_pem(&pem).map_err(key_error)?;
-        let public = key
-            .to_public_key()
-            .to_public_key_der()
-            .map_err(|error| key_error(error.into()))?;
+        let public = key.to_public_key().to_public_key_der().map_err(|error| key_error(error.into()))?;
         let fingerprint = STANDARD.encode(Sha256::digest(public.as_bytes()));
         let account = account.split('.').next().unwrap_or_default().to_uppercase();
         let subject = format!("{account}.{}", user.to_uppercase());

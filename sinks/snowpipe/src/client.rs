@@ -155,9 +155,14 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] when key or certificate authority cannot be used.
     pub fn new(settings: SnowpipeSettings) -> Result<Self, Error> {
-        let refused = |answer: String, fix: &str| Error::Refused { doing: "preparing the client".into(), answer, fix: fix.into() };
-        let keys = KeyPair::read(&settings.private_key_file, &settings.account, &settings.user)
-            .map_err(|error| refused(flux_service::logging::chain(&error), "use the key whose public half is registered for the user"))?;
+        let refused = |answer: String, fix: &str| Error::Refused {
+            doing: "preparing the client".into(),
+            answer,
+            fix: fix.into(),
+        };
+        let keys = KeyPair::read(&settings.private_key_file, &settings.account, &settings.user).map_err(|error| {
+            refused(flux_service::logging::chain(&error), "use the key whose public half is registered for the user")
+        })?;
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .https_only(true)
@@ -166,7 +171,8 @@ impl Client {
         if let Some(path) = &settings.ca {
             let fix = "name a PEM file with the authority's certificate in snowpipe.ca";
             let pem = std::fs::read(path).map_err(|error| refused(format!("{}: {error}", path.display()), fix))?;
-            let authority = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refused(error.to_string(), fix))?;
+            let authority =
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refused(error.to_string(), fix))?;
             builder = builder.tls_certs_only(authority);
         }
         let http = builder.build().map_err(|error| refused(error.to_string(), "check snowpipe.ca"))?;
@@ -181,18 +187,20 @@ impl Client {
         }
         let jwt = self.keys.token(now(), self.settings.role.as_deref());
         let url = |path: &str| self.settings.url.join(path).expect("a constant path joins");
-        let host = self
-            .account_call("asking for the ingest host", self.http.get(url("/v2/streaming/hostname")), &jwt)
-            .await?;
+        let host =
+            self.account_call("asking for the ingest host", self.http.get(url("/v2/streaming/hostname")), &jwt).await?;
         let host = text_answer(&host, "hostname").replace('_', "-").to_lowercase();
         let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("scope", host.as_str())];
-        let token = self
-            .account_call("exchanging the JWT", self.http.post(url("/oauth/token")).form(&form), &jwt)
-            .await?;
+        let token =
+            self.account_call("exchanging the JWT", self.http.post(url("/oauth/token")).form(&form), &jwt).await?;
         let token = text_answer(&token, "token");
         let mut base = self.settings.url.clone();
         if base.set_host(Some(&host)).is_err() || token.is_empty() {
-            return Err(Error::Retry { doing: "discovering the ingest host".into(), answer: format!("host {host:?}"), after: None });
+            return Err(Error::Retry {
+                doing: "discovering the ingest host".into(),
+                answer: format!("host {host:?}"),
+                after: None,
+            });
         }
         let current = Session { base, expires: expiry(&token), token: token.into() };
         *session = Some(current.clone());
@@ -214,7 +222,12 @@ impl Client {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => Err(Error::Refused {
                 doing: doing.into(),
                 answer: format!("{status} {body}"),
-                fix: format!("check that the public key of {} is registered for user {} of account {}", self.settings.private_key_file.display(), self.settings.user, self.settings.account),
+                fix: format!(
+                    "check that the public key of {} is registered for user {} of account {}",
+                    self.settings.private_key_file.display(),
+                    self.settings.user,
+                    self.settings.account
+                ),
             }),
             _ => Err(Error::Retry { doing: doing.into(), answer: format!("{status} {body}"), after }),
         }
@@ -282,7 +295,9 @@ impl Client {
             return parse(&doing, &body);
         }
         let (code, _) = code_and_message(&body);
-        if status == StatusCode::CONFLICT && (code == "ERR_CHANNEL_HAS_UNCOMMITTED_DATA" || code == "ERR_OPEN_CHANNEL_IN_PROGRESS") {
+        if status == StatusCode::CONFLICT
+            && (code == "ERR_CHANNEL_HAS_UNCOMMITTED_DATA" || code == "ERR_OPEN_CHANNEL_IN_PROGRESS")
+        {
             return Err(Error::Uncommitted);
         }
         if retryable(status, &body) {
@@ -357,11 +372,22 @@ impl Client {
     }
 }
 
-async fn answer(doing: &str, sent: Result<reqwest::Response, reqwest::Error>) -> Result<(StatusCode, Option<Duration>, String), Error> {
-    let failed = |error: reqwest::Error| Error::Retry { doing: doing.into(), answer: flux_service::logging::chain(&error), after: None };
+async fn answer(
+    doing: &str,
+    sent: Result<reqwest::Response, reqwest::Error>,
+) -> Result<(StatusCode, Option<Duration>, String), Error> {
+    let failed = |error: reqwest::Error| Error::Retry {
+        doing: doing.into(),
+        answer: flux_service::logging::chain(&error),
+        after: None,
+    };
     let response = sent.map_err(failed)?;
     let status = response.status();
-    let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+    let after = response
+        .headers()
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
     let body = response.text().await.map_err(failed)?;
     Ok((status, after, body))
 }

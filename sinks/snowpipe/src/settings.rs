@@ -6,17 +6,52 @@ use flux_service::settings::{Error, Key, Settings};
 
 /// Keys of this role.
 pub const KEYS: &[Key] = &[
-    Key { name: "snowpipe.url", default: "", help: "account URL, https://<account>.snowflakecomputing.com", secret: false },
+    Key {
+        name: "snowpipe.url",
+        default: "",
+        help: "account URL, https://<account>.snowflakecomputing.com",
+        secret: false,
+    },
     Key { name: "snowpipe.account", default: "", help: "account identifier, as in the URL", secret: false },
     Key { name: "snowpipe.user", default: "", help: "user whose public key is registered", secret: false },
-    Key { name: "snowpipe.private_key_file", default: "", help: "PEM file of the user's private key, PKCS#8, not encrypted", secret: false },
-    Key { name: "snowpipe.role", default: "", help: "role of the session; the user's default when not set", secret: false },
+    Key {
+        name: "snowpipe.private_key_file",
+        default: "",
+        help: "PEM file of the user's private key, PKCS#8, not encrypted",
+        secret: false,
+    },
+    Key {
+        name: "snowpipe.role",
+        default: "",
+        help: "role of the session; the user's default when not set",
+        secret: false,
+    },
     Key { name: "snowpipe.database", default: "FLUX", help: "database", secret: false },
     Key { name: "snowpipe.schema", default: "PUBLIC", help: "schema", secret: false },
-    Key { name: "snowpipe.pipe", default: "AMI_STREAMING_READINGS-STREAMING", help: "pipe; <TABLE>-STREAMING is a table's default pipe", secret: false },
-    Key { name: "snowpipe.ca", default: "", help: "PEM file of a private certificate authority; the system's when not set", secret: false },
-    Key { name: "snowpipe.poll_interval", default: "1s", help: "how often the committed tokens are asked for", secret: false },
-    Key { name: "snowpipe.commit_timeout", default: "120s", help: "accepted rows that are not committed after this make the channel be opened again", secret: false },
+    Key {
+        name: "snowpipe.pipe",
+        default: "AMI_STREAMING_READINGS-STREAMING",
+        help: "pipe; <TABLE>-STREAMING is a table's default pipe",
+        secret: false,
+    },
+    Key {
+        name: "snowpipe.ca",
+        default: "",
+        help: "PEM file of a private certificate authority; the system's when not set",
+        secret: false,
+    },
+    Key {
+        name: "snowpipe.poll_interval",
+        default: "1s",
+        help: "how often the committed tokens are asked for",
+        secret: false,
+    },
+    Key {
+        name: "snowpipe.commit_timeout",
+        default: "120s",
+        help: "accepted rows that are not committed after this make the channel be opened again",
+        secret: false,
+    },
 ];
 
 /// Settings of the Snowpipe role, checked.

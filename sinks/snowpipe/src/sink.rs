@@ -75,7 +75,9 @@ impl Channel {
         let committed = status.last_committed_offset_token.as_deref().and_then(Token::parse);
         let position = match committed {
             Some(token) if token.identity == self.source.identity() => token.next,
-            Some(token) => return self.fail(format!("channel {}: its token belongs to identity {}", self.name, token.identity)),
+            Some(token) => {
+                return self.fail(format!("channel {}: its token belongs to identity {}", self.name, token.identity));
+            }
             None => Position(0),
         };
         let moved = self.report.send_if_modified(|durable| match durable {
@@ -91,7 +93,11 @@ impl Channel {
         }
         if accepted.0 > position && accepted.1.elapsed() > commit_timeout {
             // A broken pipe goes on answering 200 and drops the rows.
-            self.fail(format!("channel {}: rows were accepted {} s ago and are not committed", self.name, accepted.1.elapsed().as_secs()));
+            self.fail(format!(
+                "channel {}: rows were accepted {} s ago and are not committed",
+                self.name,
+                accepted.1.elapsed().as_secs()
+            ));
         }
     }
 }
@@ -114,7 +120,10 @@ impl Sink for SnowpipeSink {
 
     async fn claim(&self, source: &Source) -> Result<Claim<SnowpipeWriter>, Error> {
         if let Some(refused) = self.channels.refused.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            return Err(Error::broken(refused, "look into the pipe's error table (ERROR_LOGGING = TRUE), mend the table, and start the sink again; verify names the rows"));
+            return Err(Error::broken(
+                refused,
+                "look into the pipe's error table (ERROR_LOGGING = TRUE), mend the table, and start the sink again; verify names the rows",
+            ));
         }
         let name = token::channel(&self.name, source);
         let started = Instant::now();
@@ -132,7 +141,10 @@ impl Sink for SnowpipeSink {
             }
         };
         if opened.channel_status.channel_status_code != "SUCCESS" {
-            return Err(Error::unavailable(format!("channel {name} opened with {}", opened.channel_status.channel_status_code)));
+            return Err(Error::unavailable(format!(
+                "channel {name} opened with {}",
+                opened.channel_status.channel_status_code
+            )));
         }
         let position = match &opened.channel_status.last_committed_offset_token {
             None => None,

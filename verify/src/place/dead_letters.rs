@@ -1,9 +1,6 @@
 //! What a sink set aside, by run.
 
-use std::{
-    collections::HashSet,
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use flux_schemas::{codec, framing, run::RUN_HEADER};
 use flux_service::kafka::{KafkaSettings, identity::Identities};
@@ -17,7 +14,8 @@ use rdkafka::{
 use crate::{Error, tally::Tally};
 
 pub(super) fn scan(kafka: &KafkaSettings, topic: &str, tally: &mut Tally) -> Result<(), Error> {
-    let failed = |error: KafkaError| Error::Place { place: "kafka", doing: format!("reading {topic}"), source: error.into() };
+    let failed =
+        |error: KafkaError| Error::Place { place: "kafka", doing: format!("reading {topic}"), source: error.into() };
     let Some(identity) = Identities::new(kafka)?.topic(topic, Duration::from_secs(20))? else { return Ok(()) };
     let consumer: BaseConsumer = super::kafka::reader(kafka)?;
     let mut seen = HashSet::new();
@@ -33,7 +31,8 @@ pub(super) fn scan(kafka: &KafkaSettings, topic: &str, tally: &mut Tally) -> Res
             match consumer.poll(Duration::from_secs(20)) {
                 Some(Ok(message)) => {
                     let Some(headers) = message.headers() else { continue };
-                    let value = |key: &str| headers.iter().find(|header| header.key == key).and_then(|header| header.value);
+                    let value =
+                        |key: &str| headers.iter().find(|header| header.key == key).and_then(|header| header.value);
                     // At least once: the origin tells copies apart.
                     let ours = value(RUN_HEADER) == Some(&tally.run_id().0.to_be_bytes());
                     if ours && seen.insert(value("origin").unwrap_or_default().to_vec()) {

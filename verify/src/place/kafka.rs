@@ -47,7 +47,11 @@ fn partition_rows(
     expectation: &Expectation,
     tally: &mut Tally,
 ) -> Result<(), Error> {
-    let failed = |error: KafkaError| Error::Place { place: "kafka", doing: format!("reading {topic}[{partition}]"), source: error.into() };
+    let failed = |error: KafkaError| Error::Place {
+        place: "kafka",
+        doing: format!("reading {topic}[{partition}]"),
+        source: error.into(),
+    };
     let (low, _) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(20)).map_err(failed)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
@@ -90,13 +94,17 @@ fn partition_rows(
                 stream.advance();
             }
             let same = stream.peek().is_some_and(|emit| {
-                run.fleet().meter_id(emit.meter) == reading.meter_id && emit.interval * run.interval_ms() == reading.timestamp.0
+                run.fleet().meter_id(emit.meter) == reading.meter_id
+                    && emit.interval * run.interval_ms() == reading.timestamp.0
             });
             in_order = same;
             if in_order {
                 stream.advance();
             } else {
-                tally.fault(format!("the order of {topic}[{partition}] differs from the run's at offset {}", message.offset()));
+                tally.fault(format!(
+                    "the order of {topic}[{partition}] differs from the run's at offset {}",
+                    message.offset()
+                ));
             }
         }
         if last {

@@ -20,7 +20,11 @@ fn failed(doing: &str) -> impl Fn(tokio_postgres::Error) -> Error + '_ {
 }
 
 async fn connect(login: &PostgresLogin) -> Result<Client, Error> {
-    login.connect().await.map_err(|error| Error::Place { place: "postgres", doing: "connecting".into(), source: error.into() })
+    login.connect().await.map_err(|error| Error::Place {
+        place: "postgres",
+        doing: "connecting".into(),
+        source: error.into(),
+    })
 }
 
 pub(super) async fn positions(login: &PostgresLogin, sink: &str, spec: &RunSpec) -> Result<BTreeMap<i32, i64>, Error> {
@@ -41,7 +45,10 @@ pub(super) async fn positions(login: &PostgresLogin, sink: &str, spec: &RunSpec)
 
 pub(super) async fn scan(login: &PostgresLogin, tally: &mut Tally) -> Result<(), Error> {
     let client = connect(login).await?;
-    client.batch_execute("set timezone = 'UTC'; begin isolation level repeatable read read only").await.map_err(failed("beginning a snapshot"))?;
+    client
+        .batch_execute("set timezone = 'UTC'; begin isolation level repeatable read read only")
+        .await
+        .map_err(failed("beginning a snapshot"))?;
     // The id is sixteen hexadecimal digits: nothing to quote. COPY takes no parameters.
     let statement = format!(
         "copy (select {} from ami_interval_readings where run_id = '{}') to stdout binary",

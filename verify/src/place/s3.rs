@@ -46,7 +46,12 @@ fn source(spec: &RunSpec, partition: i32) -> Source {
 }
 
 async fn keys(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<Path>, Error> {
-    store.list(Some(&Path::from(prefix))).map_ok(|object| object.location).try_collect().await.map_err(failed(format!("listing {prefix}")))
+    store
+        .list(Some(&Path::from(prefix)))
+        .map_ok(|object| object.location)
+        .try_collect()
+        .await
+        .map_err(failed(format!("listing {prefix}")))
 }
 
 async fn bytes(store: &dyn ObjectStore, key: &Path) -> Result<Bytes, Error> {
@@ -68,7 +73,8 @@ pub(super) async fn positions(login: &S3Login, sink: &str, spec: &RunSpec) -> Re
             let plan = plan(&*store, &last).await?;
             // A plan counts once all its objects are there.
             let store = &store;
-            let heads = plan.objects.iter().map(|object| async { store.head(&Path::from(object.key.as_str())).await.is_ok() });
+            let heads =
+                plan.objects.iter().map(|object| async { store.head(&Path::from(object.key.as_str())).await.is_ok() });
             let complete = futures::stream::iter(heads).buffer_unordered(16).all(async |there| there).await;
             positions.insert(partition, if complete { plan.to } else { plan.from } as i64);
         }
@@ -76,11 +82,20 @@ pub(super) async fn positions(login: &S3Login, sink: &str, spec: &RunSpec) -> Re
     Ok(positions)
 }
 
-pub(super) async fn scan(login: &S3Login, sink: &str, expectation: &Expectation, tally: &mut Tally) -> Result<(), Error> {
+pub(super) async fn scan(
+    login: &S3Login,
+    sink: &str,
+    expectation: &Expectation,
+    tally: &mut Tally,
+) -> Result<(), Error> {
     let store = open(login)?;
     let topic = &expectation.run().spec().topic;
     let marker = format!("ami_stream_{topic}_");
-    let of_topic = |key: &Path| key.filename().is_some_and(|name| name.strip_prefix(&marker).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit())));
+    let of_topic = |key: &Path| {
+        key.filename().is_some_and(|name| {
+            name.strip_prefix(&marker).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+        })
+    };
     let objects: BTreeSet<Path> = keys(&*store, DATA_PREFIX).await?.into_iter().filter(of_topic).collect();
     let mut planned = BTreeSet::new();
     let plan_keys = keys(&*store, &format!("{PLAN_PREFIX}{sink}/{topic}")).await?;

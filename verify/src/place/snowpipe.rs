@@ -1,9 +1,6 @@
 //! The table files of the local Snowpipe emulator.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use flux_schemas::{
     layout::{
