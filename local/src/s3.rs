@@ -31,6 +31,9 @@ pub const ACCESS_KEY: &str = "flux";
 /// Secret key of the stand-in: it guards nothing but a folder on this machine's loopback.
 pub const SECRET_KEY: &str = "flux-local";
 
+/// Access key of a user who may read and list, not write; the secret key is the same.
+pub const READ_ONLY_KEY: &str = "flux-reader";
+
 struct Server {
     service: S3Service,
     locks: Mutex<HashMap<String, Weak<Mutex<()>>>>,
@@ -52,7 +55,9 @@ pub async fn serve(
         fix: "choose another --data-dir".into(),
     })?;
     let mut builder = S3ServiceBuilder::new(files);
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let mut users = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
+    users.register(READ_ONLY_KEY.into(), SECRET_KEY.into());
+    builder.set_auth(users);
     let server = Arc::new(Server { service: builder.build(), locks: Mutex::default() });
     let router = Router::new().fallback(handle).with_state(server);
     let (listener, bound) = listen(address).await?;
@@ -66,6 +71,10 @@ pub async fn serve(
 }
 
 async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response {
+    if writes_as_reader(&request) {
+        let body = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+        return (StatusCode::FORBIDDEN, body).into_response();
+    }
     let conditional = request.method() == Method::PUT
         && (request.headers().contains_key("if-none-match") || request.headers().contains_key("if-match"));
     let lock = if conditional { Some(server.lock(request.uri().path()).await) } else { None };
@@ -77,6 +86,13 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
         Ok(response) => response.map(Body::new),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}")).into_response(),
     }
+}
+
+/// Whether the reader's key signs a request that is not for reading.
+fn writes_as_reader(request: &Request) -> bool {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let signed = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    !reads && signed.contains(&format!("Credential={READ_ONLY_KEY}/"))
 }
 
 impl Server {

@@ -281,12 +281,18 @@ impl Stack {
 
     /// Starts a role in the background.
     pub(crate) fn start(&self, arguments: &[&str]) -> Process {
+        let mut process = self.start_program(&mut self.flux(arguments));
+        process.name = arguments.join(" ");
+        process
+    }
+
+    /// Starts any program in the background; its words go to a file.
+    pub(crate) fn start_program(&self, command: &mut Command) -> Process {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let log = self.folder.path().join(format!("process-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let file = std::fs::File::create(&log).unwrap();
-        let mut command = self.flux(arguments);
-        let child = command.stdout(Stdio::null()).stderr(file).spawn().unwrap();
-        Process { child, log, name: arguments.join(" ") }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        Process { child, log, name: format!("{command:?}") }
     }
 
     pub(crate) fn sinks(&self) -> Vec<Process> {
@@ -347,6 +353,10 @@ impl Process {
     #[expect(unsafe_code, reason = "kill(2) on a child that has not been waited for")]
     pub(crate) fn signal(&self, signal: i32) {
         unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The exit code, once it has ended; -1 for a signal.

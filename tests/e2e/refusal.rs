@@ -152,7 +152,7 @@ fn a_topic_with_the_wrong_configuration_is_refused() {
 }
 
 #[test]
-fn a_database_without_rights_and_a_bucket_without_keys_are_named() {
+fn a_database_without_rights_and_buckets_without_keys_or_rights_are_named() {
     let stack = Stack::new(Broker::Local);
     stack.run(0, &["produce", "--run", RUN, "--seed", "1", "--meters", "20", "--days", "1"]);
     stack.sql("revoke create on schema public from public");
@@ -169,7 +169,40 @@ fn a_database_without_rights_and_a_bucket_without_keys_are_named() {
     let mut sink = stack.start(&["--set", "s3.secret_access_key=wrong", "sink", "s3"]);
     assert_eq!(sink.wait(Duration::from_secs(60)), 1, "{}", sink.words());
     assert!(sink.words().contains("object store refuses"), "{}", sink.words());
+    let reader = format!("s3.access_key_id={}", flux_local::s3::READ_ONLY_KEY);
+    let mut sink = stack.start(&["--set", &reader, "sink", "s3"]);
+    assert_eq!(sink.wait(Duration::from_secs(60)), 1, "{}", sink.words());
+    assert!(sink.words().contains("s3:PutObject"), "{}", sink.words());
     // Nothing is lost: with rights, everything arrives.
     let _sinks = stack.sinks();
     stack.assert_proven(RUN, 20 * 96);
+}
+
+/// A broker on a file system of 12 MiB of its own; `ballast` fills it but for a little.
+#[test]
+fn a_full_disk_is_named_and_once_there_is_room_everything_arrives() {
+    let stack = Stack::new(Broker::Local);
+    let folder = stack.folder.path().join("small");
+    std::fs::create_dir(&folder).unwrap();
+    let (small, port) = (folder.display().to_string(), crate::harness::free_port());
+    let script = format!(
+        "mount -t tmpfs -o size=12m tmpfs {small} && head -c 11M /dev/zero > {small}/ballast && \
+         exec {} local broker --data-dir {small} --listen 127.0.0.1:{port}",
+        env!("CARGO_BIN_EXE_flux")
+    );
+    let broker = stack.start_program(std::process::Command::new("unshare").args(["-rm", "sh", "-c", &script]));
+    eventually("the broker listens", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let brokers = format!("127.0.0.1:{port}");
+    let mut producer =
+        stack.start(&["--brokers", &brokers, "produce", "--run", RUN, "--seed", "1", "--meters", "500", "--days", "7"]);
+    eventually("the broker says what is full", Duration::from_secs(60), || broker.words().contains("free some space"));
+    assert_eq!(producer.ended(), None, "the producer waits: {}", producer.words());
+    // The file system is seen by the broker alone: through its eyes.
+    std::fs::remove_file(format!("/proc/{}/root{small}/ballast", broker.id())).unwrap();
+    assert_eq!(producer.wait(Duration::from_secs(120)), 0, "{}", producer.words());
+    let verdict = stack.run(0, &["--brokers", &brokers, "verify", "--run", RUN, "--at", "kafka", "--json"]);
+    let verdict: serde_json::Value = serde_json::from_slice(&verdict.stdout).unwrap();
+    assert_eq!(verdict["places"][0]["found"], 500 * 7 * 96, "{verdict:#}");
 }
