@@ -61,18 +61,15 @@ impl Shard {
         let mut known: Option<Progress> = None;
         let mut first = true;
         while !self.shutdown.requested() {
-            let publisher = match Publisher::open(&self.settings, self.run.id(), self.shard, self.run.spec().partitions)
-            {
-                Ok(publisher) => publisher,
-                Err(error @ flux_service::kafka::Error::Unreachable { .. }) => {
+            let (publisher, committed) = match self.take_over() {
+                Ok(taken) => taken,
+                Err(error @ Error::Kafka(flux_service::kafka::Error::Unreachable { .. })) => {
                     tracing::warn!(shard = self.shard, error = chain(&error), "waiting for Kafka");
                     self.pause(backoff.wait());
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             };
-            let record = ledger::read(&self.settings.kafka, &self.settings.runs_topic, self.run.id())?;
-            let committed = record.progress.get(&self.shard).cloned();
             if !first {
                 self.refuse_rival(known.as_ref(), committed.as_ref(), &incarnation)?;
             }
@@ -101,6 +98,13 @@ impl Shard {
             }
         }
         Ok(false)
+    }
+
+    /// Fences the predecessor, then asks the ledger; in this order, or a commit of the predecessor could come between.
+    fn take_over(&self) -> Result<(Publisher, Option<Progress>), Error> {
+        let publisher = Publisher::open(&self.settings, self.run.id(), self.shard, self.run.spec().partitions)?;
+        let record = ledger::read(&self.settings.kafka, &self.settings.runs_topic, self.run.id())?;
+        Ok((publisher, record.progress.get(&self.shard).cloned()))
     }
 
     /// After a lost transaction the ledger must say what we last knew, or what we were committing. Anything else was

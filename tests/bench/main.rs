@@ -205,7 +205,7 @@ fn postgres() {
     };
     let with_latest = drain(&[]);
     let file = stack.folder.path().join("rows.bin");
-    psql(&format!("\\copy ami_interval_readings to '{}' (format binary)", file.display()));
+    psql(&format!("\\copy (select * from ami_interval_readings) to '{}' (format binary)", file.display()));
     let (mut copies, mut plain, mut latest) = (Vec::new(), Vec::new(), vec![with_latest]);
     for _ in 0..3 {
         psql("truncate ami_interval_readings");

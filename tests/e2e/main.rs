@@ -8,6 +8,7 @@
 //! | [`tamper`] | what `verify` says when rows are deleted, doubled or changed |
 //! | [`refusal`] | a topic made again, a lost position, bad input: loud, and nothing lost |
 //! | [`clients`] | our stand-ins against clients that nobody here wrote |
+//! | [`up`] | `flux up`, again, and from scratch |
 //! | [`harness`] | servers, processes, settings |
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -19,3 +20,4 @@ mod harness;
 mod proof;
 mod refusal;
 mod tamper;
+mod up;

@@ -87,6 +87,28 @@ fn accelerated_live_emits_what_back_fill_emits() {
     stack.assert_proven(RUN, 20 * 96);
 }
 
+/// Judged up to a ledger cursor that moves while we look.
+#[test]
+fn a_run_that_is_still_going_is_proven_as_of_its_ledger() {
+    let stack = Stack::new(Broker::Local);
+    let _sinks = stack.sinks();
+    let live =
+        ["produce", "--run", RUN, "--seed", "3", "--meters", "30", "--days", "2", "--live", "--pattern", "staggered"];
+    let producer = stack.start(&[&live[..], &["--speed", "9000"]].concat());
+    eventually("the run has begun", Duration::from_secs(30), || {
+        let runs = stack.flux(&["runs", "--json"]).output().unwrap();
+        String::from_utf8_lossy(&runs.stdout).contains(RUN)
+    });
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let verdict = stack.verdict(RUN, "all", 60);
+        assert_eq!((&verdict["proven"], &verdict["as_of"]["finished"]), (&true.into(), &false.into()), "{verdict:#}");
+        expected.push(verdict["places"][0]["expected"].as_u64().unwrap());
+    }
+    assert!(expected.is_sorted() && expected[0] < expected[2], "the run goes on: {expected:?}");
+    drop(producer);
+}
+
 /// A producer for what no Flux writes.
 fn raw_producer(stack: &Stack) -> ThreadedProducer<DefaultProducerContext> {
     ClientConfig::new().set("bootstrap.servers", &stack.brokers).create().unwrap()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{Error, KafkaSettings};
@@ -40,7 +40,19 @@ pub fn read(
             .create()
             .map_err(|source| Error::Refused { doing: "creating a consumer".into(), source })
     };
-    let (low, high) = consumer("read_uncommitted")?.fetch_watermarks(topic, 0, timeout).map_err(unreachable)?;
+    let missing = |error: KafkaError| match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic,
+        ) => Error::Topic {
+            topic: topic.into(),
+            finding: "it does not exist".into(),
+            fix: "a producer creates it; or check the topic's name and kafka.brokers".into(),
+        },
+        _ => unreachable(error),
+    };
+    let (low, high) = consumer("read_uncommitted")?.fetch_watermarks(topic, 0, timeout).map_err(missing)?;
     if low == high {
         return Ok(());
     }

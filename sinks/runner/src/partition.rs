@@ -91,7 +91,10 @@ impl<S: Sink, C: ConsumerContext + 'static> PartitionTask<S, C> {
                     }
                     self.again(&reason, &mut backoff);
                 }
-                End::Broken(error) => return Err(error),
+                End::Broken(error) => {
+                    self.telemetry.failed("broken");
+                    return Err(error);
+                }
             }
         }
         self.mirror_position();
@@ -118,6 +121,7 @@ impl<S: Sink, C: ConsumerContext + 'static> PartitionTask<S, C> {
 
     fn again(&self, reason: &str, backoff: &mut Backoff) {
         tracing::warn!(reason, "claiming the partition again");
+        self.telemetry.failed("claim_ended");
         self.telemetry.retried("claim");
         self.pause(backoff.wait());
     }

@@ -52,6 +52,8 @@ pub(crate) struct Stretch<'a, S: Sink, C: ConsumerContext + 'static> {
     waiting: VecDeque<Submitted>,
     open: Open,
     at_end: bool,
+    /// What was last said of pending work.
+    reported: Option<bool>,
 }
 
 impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
@@ -67,6 +69,7 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
             waiting: VecDeque::new(),
             open: Open::default(),
             at_end: false,
+            reported: None,
         }
     }
 
@@ -125,10 +128,7 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
         if offset < self.next.0 {
             return Ok(());
         }
-        if self.at_end {
-            self.at_end = false;
-            self.task.telemetry.pending(self.task.source.partition.0, true);
-        }
+        self.at_end = false;
         self.open.since.get_or_insert_with(Instant::now);
         let mut cut = false;
         if let Some(reason) = self.task.refused.remove(&offset) {
@@ -227,8 +227,7 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
                 Some(Ok(())) => break,
                 Some(Err(Error::Unavailable { after, source })) => {
                     tracing::warn!(error = chain(source.as_ref()), "destination not available");
-                    self.task.telemetry.flushed(self.open.rows, started.elapsed(), "unavailable");
-                    self.task.telemetry.retried("unavailable");
+                    self.task.telemetry.unavailable(started.elapsed());
                     if self.task.stop.requested() {
                         return Err(End::Stopped);
                     }
@@ -245,7 +244,8 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
             };
             return Err(end);
         }
-        self.task.telemetry.flushed(self.open.rows, started.elapsed(), "accepted");
+        self.task.telemetry.accepted(self.open.rows, self.open.bytes, started.elapsed());
+        self.task.telemetry.buffered(self.open.rows as i64);
         self.submitted = upto;
         let open = std::mem::take(&mut self.open);
         self.waiting.push_back(Submitted { upto, rows: open.rows, bytes: open.bytes, oldest: open.oldest });
@@ -261,6 +261,7 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
         let (topic, partition) = (self.task.source.topic.clone(), self.task.source.partition.0);
         while let Some(unit) = self.waiting.pop_front_if(|unit| unit.upto <= position) {
             self.account.release(unit.bytes);
+            self.task.telemetry.buffered(-(unit.rows as i64));
             self.task.telemetry.durable(&topic, partition, unit.upto, unit.rows, unit.bytes, unit.oldest);
         }
         self.report_pending();
@@ -268,9 +269,13 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
     }
 
     /// Drained is the end of the partition, seen, with everything before it durable; offsets have holes and do not say.
-    fn report_pending(&self) {
+    fn report_pending(&mut self) {
         let pending = !self.at_end || !self.waiting.is_empty() || self.open.since.is_some();
-        self.task.telemetry.pending(self.task.source.partition.0, pending);
+        // Said when it changes: this runs once a record.
+        if self.reported != Some(pending) {
+            self.reported = Some(pending);
+            self.task.telemetry.pending(self.task.source.partition.0, pending);
+        }
     }
 
     fn wait_for_durable(&mut self, patience: Duration) {
@@ -323,5 +328,13 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
                 Ok(())
             }
         }
+    }
+}
+
+impl<S: Sink, C: ConsumerContext + 'static> Drop for Stretch<'_, S, C> {
+    /// What was not durable is read again: it is not held any more.
+    fn drop(&mut self) {
+        let waiting: u64 = self.waiting.iter().map(|unit| unit.rows).sum();
+        self.task.telemetry.buffered(-(waiting as i64));
     }
 }

@@ -11,7 +11,9 @@ use std::{
 
 use flux_schemas::{source::Position, time::Timestamp};
 use flux_service::health::Health;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// A live reading older than this when it was produced is back-fill: it was never due in real time.
 const BACKFILL_AGE_MS: i64 = 2 * 3_600_000;
@@ -34,6 +36,9 @@ pub struct Telemetry {
     records: IntCounter,
     bytes: IntCounter,
     units: HistogramVec,
+    unit_bytes: HistogramVec,
+    errors: IntCounterVec,
+    buffered: IntGauge,
     flush: HistogramVec,
     latency: HistogramVec,
     retries: IntCounterVec,
@@ -75,6 +80,25 @@ impl Telemetry {
                 ),
                 &[],
             )?,
+            unit_bytes: HistogramVec::new(
+                histogram(
+                    "flux_sink_batch_bytes",
+                    "Bytes of a submitted unit as held in memory.",
+                    &[1e3, 1e4, 1e5, 1e6, 4e6, 1.6e7, 6.4e7],
+                ),
+                &[],
+            )?,
+            errors: IntCounterVec::new(
+                labelled(
+                    "flux_sink_errors_total",
+                    "Claims that ended early: fenced, unknown outcome or refused rows; and broken.",
+                ),
+                &["kind"],
+            )?,
+            buffered: IntGauge::with_opts(labelled(
+                "flux_sink_buffer_records",
+                "Readings handed over and not yet durable.",
+            ))?,
             flush: HistogramVec::new(
                 histogram(
                     "flux_sink_flush_duration_seconds",
@@ -117,10 +141,13 @@ impl Telemetry {
             )?,
             sink: sink.into(),
         };
-        let all: [Box<dyn prometheus::core::Collector>; 11] = [
+        let all: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(telemetry.records.clone()),
             Box::new(telemetry.bytes.clone()),
             Box::new(telemetry.units.clone()),
+            Box::new(telemetry.unit_bytes.clone()),
+            Box::new(telemetry.errors.clone()),
+            Box::new(telemetry.buffered.clone()),
             Box::new(telemetry.flush.clone()),
             Box::new(telemetry.latency.clone()),
             Box::new(telemetry.retries.clone()),
@@ -172,10 +199,27 @@ impl Telemetry {
         self.health.progressed();
     }
 
-    /// A unit was handed over, or was not.
-    pub fn flushed(&self, rows: u64, took: Duration, outcome: &str) {
+    /// A unit was handed over: from now on its rows wait to become durable.
+    pub fn accepted(&self, rows: u64, bytes: usize, took: Duration) {
         self.units.with_label_values::<&str>(&[]).observe(rows as f64);
-        self.flush.with_label_values(&[outcome]).observe(took.as_secs_f64());
+        self.unit_bytes.with_label_values::<&str>(&[]).observe(bytes as f64);
+        self.flush.with_label_values(&["accepted"]).observe(took.as_secs_f64());
+    }
+
+    /// A unit was not handed over; it is tried again.
+    pub fn unavailable(&self, took: Duration) {
+        self.flush.with_label_values(&["unavailable"]).observe(took.as_secs_f64());
+        self.retried("unavailable");
+    }
+
+    /// So many more readings are held (or fewer).
+    pub fn buffered(&self, change: i64) {
+        self.buffered.add(change);
+    }
+
+    /// A claim ended early.
+    pub fn failed(&self, kind: &str) {
+        self.errors.with_label_values(&[kind]).inc();
     }
 
     /// The partition has records that are not durable yet.
