@@ -8,7 +8,8 @@ PACKAGES_UP := build-essential pkg-config libssl-dev zlib1g-dev postgresql
 PACKAGES_TEST := $(PACKAGES_UP) default-jre-headless maven kcat python3 python3-venv procps
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies
 
-.PHONY: help up build test unit e2e bench lint packages-up packages-test clean
+# The whole workspace, always: another selection of packages would compile shared crates again, with other features.
+.PHONY: help up build test bench lint packages-up packages-test clean
 
 help: ## Shows the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -17,11 +18,10 @@ up: packages-up build ## The whole pipeline on this machine; ARGS="--once --fres
 	target/debug/flux up $(ARGS)
 
 build: packages-up
-	cargo build --locked --package flux
+	cargo build --locked --workspace
 
 test: packages-test .deps/kafka/lib .deps/python ## All tests: pure, in process, and on Apache Kafka, PostgreSQL and the official clients
-	cargo test --locked --workspace --exclude flux
-	cargo test --locked --package flux -- --test-threads 2
+	cargo test --locked --workspace -- --test-threads 2
 
 lint: packages-up ## Formatting and lints
 	cargo fmt --all --check

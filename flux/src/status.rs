@@ -69,7 +69,7 @@ impl Reporter {
     pub(crate) fn show(&mut self, now: &Snapshot) {
         let elapsed = self.last.0.elapsed().as_secs_f64().max(0.001);
         let speed = now.rows.saturating_sub(self.last.1) as f64 / elapsed;
-        self.rate = if self.last.1 == 0 { speed } else { 0.7 * self.rate + 0.3 * speed };
+        self.rate = if self.last.1 == 0 { speed } else { 0.5 * self.rate + 0.5 * speed };
         self.last = (Instant::now(), now.rows);
         if let Some(bar) = &self.bar {
             bar.set_position(now.rows);

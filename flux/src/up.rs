@@ -62,8 +62,8 @@ pub(crate) async fn run(settings: &Settings, arguments: &UpArguments) -> anyhow:
     stand_ins.print();
     println!("run        {}  seed {}", remembered.run, remembered.seed);
     let mut children = Children::start(folder, &config, &remembered, arguments.rate.as_deref())?;
-    let mut screen = Screen::new(remembered.backfill_rows());
-    let outcome = work(arguments, &config, &remembered, &mut children, &mut screen, &mut shutdown, started).await;
+    let screen = Screen::new(remembered.backfill_rows());
+    let outcome = work(arguments, &config, &remembered, &mut children, &screen, &mut shutdown, started).await;
     screen.finish();
     if shutdown.requested() {
         println!("ending: draining producer and sinks");
@@ -80,7 +80,7 @@ async fn work(
     config: &Path,
     remembered: &Remembered,
     children: &mut Children,
-    screen: &mut Screen,
+    screen: &Screen,
     shutdown: &mut Shutdown,
     started: Instant,
 ) -> anyhow::Result<ExitCode> {
@@ -126,7 +126,7 @@ async fn work(
 }
 
 /// Shows the children until one of them fails.
-async fn watch(children: &mut Children, screen: &mut Screen) -> anyhow::Error {
+async fn watch(children: &mut Children, screen: &Screen) -> anyhow::Error {
     loop {
         match children.next().await {
             Ok(status) => screen.show(&status),

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use flux_schemas::run::{Ledger, LedgerRecord, RunId, RunRecord, RunSpec};
-use flux_service::kafka::{KafkaSettings, barrier};
+use flux_service::{
+    backoff::Backoff,
+    kafka::{KafkaSettings, barrier},
+    logging::chain,
+};
 
 use crate::{Error, publish::SpecWriter};
 
@@ -30,18 +34,29 @@ pub fn read(kafka: &KafkaSettings, topic: &str, run: RunId) -> Result<RunRecord,
 /// Writes the spec unless the run has one; returns the one that holds. Blocks.
 ///
 /// `init_transactions` comes before the read: it fences a rival that is about to write, so that of two starters one
-/// writes and the other finds it. Reading first would let both write.
+/// writes and the other finds it. Reading first would let both write. Whoever is fenced in its write, or does not learn
+/// how its commit ended, asks again: then the spec is there, or it is its turn.
 ///
 /// # Errors
 /// [`Error::Kafka`].
 pub fn write_once(kafka: &KafkaSettings, topic: &str, spec: &RunSpec) -> Result<RunSpec, Error> {
-    let writer = SpecWriter::open(kafka, spec.run_id)?;
-    if let Some(existing) = read(kafka, topic, spec.run_id)?.spec {
-        return Ok(existing);
+    let mut backoff = Backoff::default();
+    for _ in 0..ATTEMPTS {
+        let writer = SpecWriter::open(kafka, spec.run_id)?;
+        if let Some(existing) = read(kafka, topic, spec.run_id)?.spec {
+            return Ok(existing);
+        }
+        match writer.write(topic, &spec.key(), &spec.encode()) {
+            Ok(()) => return Ok(spec.clone()),
+            Err(error) => tracing::info!(error = chain(&error), "spec not written: asking the ledger again"),
+        }
+        std::thread::sleep(backoff.wait());
     }
-    writer.write(topic, &spec.key(), &spec.encode())?;
-    Ok(spec.clone())
+    Err(Error::SpecContended { run: spec.run_id, attempts: ATTEMPTS })
 }
+
+/// Starters of one run that may get in each other's way before one of them gives up.
+const ATTEMPTS: u32 = 10;
 
 /// Whether an existing run is the one that was asked for, in the settings that a person gave.
 ///

@@ -78,6 +78,14 @@ pub enum Error {
         /// Asked for.
         ours: String,
     },
+    /// The spec could not be written.
+    #[error("run {run}: its spec was not written in {attempts} attempts; the log says why each failed")]
+    SpecContended {
+        /// Run.
+        run: RunId,
+        /// How often it was tried.
+        attempts: u32,
+    },
     /// The topic was replaced under the run.
     #[error(
         "run {run} was written to topic {topic} with id {theirs}, which is now {ours}: the topic was deleted and created again; start a new run"

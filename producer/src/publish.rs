@@ -164,7 +164,6 @@ impl Publisher {
 /// Writes a run's spec in a transaction of its own.
 pub(crate) struct SpecWriter {
     producer: ThreadedProducer<Deliveries>,
-    kafka: KafkaSettings,
 }
 
 const SPEC_TIMEOUT: Duration = Duration::from_secs(15);
@@ -177,18 +176,15 @@ impl SpecWriter {
             .create_with_context(deliveries)
             .map_err(|source| kafka::Error::Refused { doing: "creating a producer".into(), source })?;
         initialise(&producer, kafka)?;
-        Ok(Self { producer, kafka: kafka.clone() })
+        Ok(Self { producer })
     }
 
     /// Writes and commits.
-    pub(crate) fn write(&self, topic: &str, key: &str, spec: &[u8]) -> Result<(), kafka::Error> {
-        let doing = "writing the run's spec";
-        let unreachable =
-            |source| kafka::Error::Unreachable { brokers: self.kafka.brokers.clone(), doing: doing.into(), source };
-        self.producer.begin_transaction().map_err(unreachable)?;
+    pub(crate) fn write(&self, topic: &str, key: &str, spec: &[u8]) -> Result<(), Abandoned> {
+        self.producer.begin_transaction().map_err(|source| Abandoned { doing: "beginning it", source })?;
         let record = BaseRecord::<str, [u8]>::to(topic).partition(0).key(key).payload(spec);
-        self.producer.send(record).map_err(|(source, _)| unreachable(source))?;
-        commit(&self.producer, SPEC_TIMEOUT).map_err(|abandoned| unreachable(abandoned.source))
+        self.producer.send(record).map_err(|(source, _)| Abandoned { doing: "sending the spec", source })?;
+        commit(&self.producer, SPEC_TIMEOUT)
     }
 }
 

@@ -87,6 +87,19 @@ fn accelerated_live_emits_what_back_fill_emits() {
     stack.assert_proven(RUN, 20 * 96);
 }
 
+/// Each fences the others' attempt to write the run's spec; one writes it, the others find it.
+#[test]
+fn producers_that_start_together_agree_on_one_run() {
+    let stack = Stack::new(Broker::Local);
+    let start =
+        |own| stack.start(&["produce", "--run", RUN, "--seed", "3", "--meters", "50", "--days", "1", "--own", own]);
+    let mut producers = ["0", "1", "2", "3"].map(start);
+    for producer in &mut producers {
+        assert_eq!(producer.wait(Duration::from_secs(60)), 0, "{}", producer.words());
+    }
+    assert_eq!(stack.verdict(RUN, "kafka", 10)["proven"], true);
+}
+
 /// Judged up to a ledger cursor that moves while we look.
 #[test]
 fn a_run_that_is_still_going_is_proven_as_of_its_ledger() {

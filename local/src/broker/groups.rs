@@ -379,18 +379,10 @@ impl Group {
     }
 
     fn joined(&self, name: &str) -> Joined {
-        let metadata = |member: &Member| {
-            member
-                .protocols
-                .iter()
-                .find(|(known, _)| *known == self.protocol)
-                .map(|(_, metadata)| metadata.clone())
-                .unwrap_or_default()
-        };
         let members = if name == self.leader {
             self.members
                 .iter()
-                .map(|(name, member)| (name.clone(), member.instance.clone(), metadata(member)))
+                .map(|(name, member)| (name.clone(), member.instance.clone(), self.metadata(member)))
                 .collect()
         } else {
             Vec::new()
