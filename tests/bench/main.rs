@@ -103,7 +103,7 @@ fn used(mut process: Process, patience: Duration) -> (Usage, f64) {
     while process.ended().is_none() {
         assert!(started.elapsed() < patience, "{}: {}", process.name, process.words());
         let now = usage::of(&process.id().to_string());
-        if now.cpu_seconds > 0.0 {
+        if now.peak_mib > 0.0 {
             last = now;
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -160,7 +160,9 @@ impl Sink {
             arguments.extend(["--set", setting]);
         }
         arguments.extend(["sink", kind]);
-        Self { process: stack.start(&arguments), port, started: Instant::now() }
+        let mut process = stack.start(&arguments);
+        process.name = format!("sink {kind}");
+        Self { process, port, started: Instant::now() }
     }
 
     /// Rows durable so far; 0 while the port is not open yet.

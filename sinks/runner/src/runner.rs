@@ -238,8 +238,10 @@ impl<S: Sink> Loop<S> {
 
     fn consumer(&self) -> Result<Arc<BaseConsumer<Assignments>>, Error> {
         let partitions = self.identity.partitions.max(1) as usize;
-        // Half of the memory is prefetch, spread over the partitions; a queue is never smaller than a fetch can be.
-        let queue_kib = (self.settings.memory / 2 / partitions / 1024).max(1024);
+        // An eighth of the memory is prefetch, spread over the partitions: the client holds a small record in several
+        // times its size. It also prefetches a number of records, whatever they weigh, which has to be small for the same
+        // reason. A queue is never smaller than a fetch can be.
+        let queue_kib = (self.settings.memory / 8 / partitions / 1024).max(1024);
         let context =
             Assignments { workers: Mutex::default(), assigned: Mutex::default(), telemetry: self.telemetry.clone() };
         let consumer: BaseConsumer<Assignments> = self
@@ -256,7 +258,8 @@ impl<S: Sink> Loop<S> {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
             .set("queued.max.messages.kbytes", queue_kib.to_string())
-            .set("fetch.max.bytes", "8388608")
+            .set("queued.min.messages", "5000")
+            .set("fetch.max.bytes", "4194304")
             .set("fetch.message.max.bytes", "1048576")
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.wait.max.ms", "100")
