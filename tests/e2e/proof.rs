@@ -65,7 +65,7 @@ fn parquet_bronze_is_proven_too() {
 fn accelerated_live_emits_what_back_fill_emits() {
     let stack = Stack::new(Broker::Local);
     let _sinks = stack.sinks();
-    // Six hours of 20 meters in about seven seconds.
+    // A day of 20 meters in about seven seconds.
     stack.run(
         0,
         &[

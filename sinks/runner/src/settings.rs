@@ -21,7 +21,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "sink.memory",
         default: "64MiB",
-        help: "ceiling for rows held between Kafka and durable; the process needs about 30 MiB besides",
+        help: "ceiling for rows held between Kafka and durable; the process was measured at about 70 MiB besides",
         secret: false,
     },
     Key {
