@@ -5,14 +5,14 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use flux_schemas::{
     run::{RUN_HEADER, RunId},
     source::Partition,
 };
-use flux_service::kafka::{self, KafkaSettings};
+use flux_service::kafka::{self, KafkaSettings, flush::flush};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
     error::{KafkaError, RDKafkaErrorCode},
@@ -35,7 +35,8 @@ pub struct Abandoned {
 /// Collects what the broker said of each record.
 #[derive(Debug)]
 struct Deliveries {
-    /// By partition: offset after the last delivered record of the open transaction, -1 for none.
+    /// By partition: offset after the last delivered record of the open transaction, -1 for none. They are read before
+    /// the progress record is sent, which goes to a partition of another topic.
     ends: Vec<AtomicI64>,
     failure: Mutex<Option<KafkaError>>,
 }
@@ -47,19 +48,24 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            // The progress record goes to the ledger's topic, which has partition 0 too: only readings carry headers.
-            Ok(message) if message.headers().is_some() => {
+            Ok(message) => {
                 if let Some(end) = self.ends.get(message.partition() as usize) {
                     end.fetch_max(message.offset() + 1, Relaxed);
                 }
             }
-            Ok(_) => {}
             Err((error, _)) => {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
             }
         }
     }
 }
+
+/// Records that wait in the client or are on their way. Few, so that they stay in the processor's cache.
+const QUEUE_RECORDS: usize = 10_000;
+/// Size of a full batch.
+const BATCH_BYTES: usize = 300_000;
+/// What is left over once full batches are on their way is about this much; were it more, it would go after linger.ms.
+const LAST_BATCH_RECORDS: i32 = 2_000;
 
 /// The transactional producer of one shard.
 pub struct Publisher {
@@ -82,10 +88,13 @@ impl Publisher {
         let timeout = settings.transaction_timeout;
         let mut config = transactional(&settings.kafka, &format!("flux.{run}.{shard}"), timeout);
         config
-            .set("linger.ms", "20")
+            // Every commit flushes, so lingering delays no row that anybody could see. It is long because an idempotent
+            // producer has one round of batches on its way at a time, and librdkafka spins while a batch whose time
+            // has come waits for its turn.
+            .set("linger.ms", "200")
             .set("compression.type", "lz4")
-            .set("batch.size", "524288")
-            .set("queue.buffering.max.messages", "100000")
+            .set("batch.size", BATCH_BYTES.to_string())
+            .set("queue.buffering.max.messages", QUEUE_RECORDS.to_string())
             .set("queue.buffering.max.kbytes", "32768");
         let producer: ThreadedProducer<Deliveries> = config
             .create_with_context(deliveries)
@@ -105,6 +114,9 @@ impl Publisher {
     /// # Errors
     /// [`Abandoned`].
     pub fn begin(&self) -> Result<(), Abandoned> {
+        for end in &self.producer.context().ends {
+            end.store(-1, Relaxed);
+        }
         self.producer.begin_transaction().map_err(|source| Abandoned { doing: "beginning it", source })
     }
 
@@ -137,8 +149,12 @@ impl Publisher {
     /// # Errors
     /// [`Abandoned`].
     pub fn flush(&self) -> Result<Vec<(i32, i64)>, Abandoned> {
-        self.producer
-            .flush(self.patience)
+        // Full batches go by themselves; only the last one needs telling. Told earlier, the client would spin.
+        let deadline = Instant::now() + self.patience;
+        while self.producer.in_flight_count() > LAST_BATCH_RECORDS && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        flush(&self.producer, self.patience)
             .map_err(|source| Abandoned { doing: "waiting for acknowledgements", source })?;
         self.check()?;
         let ends = self.producer.context().ends.iter().enumerate();
@@ -152,6 +168,9 @@ impl Publisher {
     pub fn commit(&self, key: &str, progress: &[u8]) -> Result<(), Abandoned> {
         let record = BaseRecord::<str, [u8]>::to(&self.runs_topic).partition(0).key(key).payload(progress);
         self.producer.send(record).map_err(|(source, _)| Abandoned { doing: "sending progress", source })?;
+        // Not left to the commit: records of a commit that has begun wait for librdkafka's timers, hundreds of ms.
+        flush(&self.producer, self.patience)
+            .map_err(|source| Abandoned { doing: "waiting for the progress record", source })?;
         commit(&self.producer, self.patience)
     }
 

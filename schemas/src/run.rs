@@ -12,6 +12,13 @@ pub const RUN_HEADER: &str = "run";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
+impl RunId {
+    /// The sixteen digits as they are printed, without an allocation.
+    pub fn hex(self) -> [u8; 16] {
+        std::array::from_fn(|digit| b"0123456789abcdef"[(self.0 >> (60 - 4 * digit)) as usize & 15])
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:016x}", self.0)
@@ -242,6 +249,8 @@ mod tests {
         };
         assert_eq!(Progress::decode(&progress.encode()).unwrap(), progress);
         assert_eq!(progress.key(), "0000000000000007/3");
+        assert_eq!(RunId(0x0123_4567_89ab_cdef).hex(), *b"0123456789abcdef");
+        assert_eq!(RunId(7).to_string().as_bytes(), RunId(7).hex());
         assert!("xyz".parse::<RunId>().is_err());
     }
 }

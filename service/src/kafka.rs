@@ -1,6 +1,7 @@
 //! Kafka as every role meets it: login, topics, identity, and reading a topic up to a barrier.
 
 pub mod barrier;
+pub mod flush;
 pub mod identity;
 mod login;
 pub mod topics;

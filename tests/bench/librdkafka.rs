@@ -51,7 +51,8 @@ impl Performance {
         Self { program }
     }
 
-    /// Produces `count` messages of `bytes` bytes; returns seconds and CPU seconds.
+    /// Produces `count` messages with a key and a header as ours have, and values of `bytes` bytes; returns seconds and
+    /// CPU seconds.
     pub(crate) fn produce(&self, brokers: &str, topic: &str, count: u64, bytes: u32) -> (f64, f64) {
         let started = Instant::now();
         let mut child = Command::new(&self.program)
@@ -71,6 +72,7 @@ impl Performance {
                 "lz4",
                 "-q",
             ])
+            .args(["-k", "MTR-TGC-0000001", "-H", "run=01234567"])
             .args(["-X", "linger.ms=20", "-X", "enable.idempotence=true", "-X", "batch.size=524288"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -23,14 +23,20 @@ use flux_generator::{
 use flux_schemas::{codec::encode, run::RunId, time::Timestamp};
 use flux_service::usage::{self, Usage};
 use flux_verify::verdict::grouped;
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
 
 use crate::harness::{Broker, Process, Stack};
 
 fn main() {
     let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
-    let measures: [(&str, fn()); 5] = [
+    let measures: [(&str, fn()); 6] = [
         ("generate", generate),
         ("produce", produce),
+        ("rate", rate),
         ("postgres", postgres),
         ("memory", memory),
         ("se-demo", se_demo),
@@ -144,6 +150,56 @@ fn produce() {
     println!("| ratio | | {:.2} |", ours / theirs);
 }
 
+/// How closely `--rate` is held: readings offered in every ten seconds of a run, by their record timestamps.
+fn rate() {
+    let (run, rate, window) = ("00000000000b0040", 20_000u64, 10_000);
+    let stack = Stack::new(Broker::Apache);
+    let arguments = ["produce", "--run", run, "--seed", "1", "--meters", "1000", "--days", "8"];
+    stack.run(0, &[&arguments[..], &["--rate", &rate.to_string()]].concat());
+    let mut offered = timestamps(&stack);
+    offered.sort_unstable();
+    let first = offered[0];
+    let second = |ms: i64| (ms - first) as usize / 1_000;
+    let mut counts = vec![0u64; second(offered[offered.len() - 1]) + 1];
+    for stamp in &offered {
+        counts[second(*stamp)] += 1;
+    }
+    // The first second fills the client's queues, the last one is not whole.
+    let whole = &counts[1..counts.len() - 1];
+    let deviations: Vec<f64> = whole
+        .windows(window / 1_000)
+        .map(|counts| counts.iter().sum::<u64>() as f64 / (rate * window as u64 / 1_000) as f64 - 1.0)
+        .collect();
+    let (low, high) = deviations.iter().fold((0.0f64, 0.0f64), |(low, high), d| (low.min(*d), high.max(*d)));
+    println!("\n## Rate limit, {} readings at --rate {rate}, Apache Kafka\n", grouped(offered.len() as u64));
+    println!("| {} windows of 10 s | deviation |\n|---|---|", deviations.len());
+    println!("| least | {:+.2} % |\n| most | {:+.2} % |", low * 100.0, high * 100.0);
+}
+
+/// The timestamp of every record of the readings topic, ms.
+fn timestamps(stack: &Stack) -> Vec<i64> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &stack.brokers)
+        .set("group.id", "bench")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..4 {
+        partitions.add_partition_offset(&stack.topic(), partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&partitions).unwrap();
+    let (mut stamps, mut ended) = (Vec::new(), 0);
+    while ended < partitions.count() {
+        match consumer.poll(Duration::from_secs(30)).expect("the log is read to its end") {
+            Ok(message) => stamps.push(message.timestamp().to_millis().unwrap()),
+            Err(KafkaError::PartitionEOF(_)) => ended += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    stamps
+}
+
 /// A running sink whose metrics are watched.
 struct Sink {
     process: Process,
@@ -177,6 +233,17 @@ impl Sink {
         scrape().unwrap_or(0.0) as u64
     }
 
+    /// Seconds from the first durable row until `rows` are durable.
+    fn seconds_of_writing(&self, rows: u64, patience: Duration) -> f64 {
+        let until = |wanted: u64| {
+            harness::eventually(&format!("{wanted} rows in {}", self.process.name), patience, || self.rows() >= wanted);
+            (Instant::now(), self.rows())
+        };
+        let (first, before) = until(1);
+        let (last, _) = until(rows);
+        (last - first).as_secs_f64() * rows as f64 / (rows - before) as f64
+    }
+
     /// Seconds from its start until `rows` are durable.
     fn seconds_until(&self, rows: u64, patience: Duration) -> f64 {
         harness::eventually(&format!("{} rows in {}", rows, self.process.name), patience, || self.rows() >= rows);
@@ -201,7 +268,7 @@ fn postgres() {
     };
     let drain = |settings: &[&str]| {
         let sink = Sink::start(&stack, "postgres", settings);
-        let seconds = sink.seconds_until(rows, Duration::from_secs(600));
+        let seconds = sink.seconds_of_writing(rows, Duration::from_secs(600));
         drop(sink);
         seconds
     };
@@ -225,7 +292,7 @@ fn postgres() {
         println!("| {name} | {} | {:.2} |", grouped(speed as u64), speed / copy);
     };
     println!("\n## Kafka to PostgreSQL against `\\copy`, 1,920,000 rows, 4 partitions, median of three\n");
-    println!("Time from the start of the sink's process to the last durable row, with joining the group.\n");
+    println!("Time from the first durable unit to the last; joining the consumer group comes before it.\n");
     println!("| writer | rows/s | of \\copy |\n|---|---|---|");
     println!("| psql \\copy binary, one session, from a file | {} | 1.00 |", grouped(copy as u64));
     row("flux sink postgres, postgres.realtime=false", plain);

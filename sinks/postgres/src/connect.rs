@@ -30,7 +30,7 @@ pub async fn connect(settings: &PostgresSettings) -> Result<Client, Error> {
 pub fn classify(error: tokio_postgres::Error) -> Error {
     let fix = match error.code() {
         Some(state) if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
-            "grant the sink's user CREATE on the schema, and SELECT, INSERT and UPDATE on flux_positions, ami_interval_readings and ami_realtime"
+            "grant the sink's user TEMPORARY on the database, CREATE on the schema, and SELECT, INSERT and UPDATE on flux_positions, ami_interval_readings and ami_realtime"
         }
         Some(state)
             if *state == SqlState::INVALID_PASSWORD || *state == SqlState::INVALID_AUTHORIZATION_SPECIFICATION =>

@@ -5,7 +5,7 @@
 //! begin
 //!   update flux_positions set next = upto where source and epoch and next = from     0 rows: fenced, nothing written
 //!   copy ami_interval_readings                                                       partitioned by day
-//!   upsert ami_realtime, newest reading of each meter, sorted by meter
+//!   copy flux_latest, the newest reading of each meter; upsert it into ami_realtime    sorted by meter
 //! commit
 //! ```
 //! The position comes first: its row lock makes a rival wait for the outcome, and a writer whose epoch is over finds

@@ -38,6 +38,15 @@ pub async fn ensure(client: &Client) -> Result<(), Error> {
     client.batch_execute(&statement).await.map_err(classify)
 }
 
+/// Makes the session's place for the latest readings of a unit.
+///
+/// # Errors
+/// [`Error::Broken`] when the user may not.
+pub async fn ensure_latest(client: &Client) -> Result<(), Error> {
+    let statement = "create temp table if not exists flux_latest (like ami_realtime) on commit delete rows";
+    client.batch_execute(statement).await.map_err(classify)
+}
+
 /// Any number, the same in every sink: the advisory lock for changes of the schema.
 const LOCK: i64 = 0x666c_7578;
 

@@ -67,6 +67,9 @@ impl Sink for PostgresSink {
     async fn claim(&self, source: &Source) -> Result<Claim<PostgresWriter>, Error> {
         let client = connect(&self.settings).await?;
         self.days.schema.get_or_try_init(|| schema::ensure(&client)).await?;
+        if self.settings.realtime {
+            schema::ensure_latest(&client).await?;
+        }
         let (epoch, next) = take_over(&client, &self.name, source).await?;
         let position = next.map(|next| Position(next as u64));
         let (report, durable) = watch::channel(Durable::At(position.unwrap_or(Position(0))));

@@ -1,12 +1,13 @@
 //! One unit: rows, latest readings and position in one transaction.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
+    ops::Range,
     pin::pin,
     sync::Arc,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use flux_runner::contract::{Durable, Error, Fill, Record, RejectedRow, Writer};
 use flux_schemas::{
     layout::table::HISTORY_COLUMNS,
@@ -14,10 +15,11 @@ use flux_schemas::{
 };
 use futures::SinkExt;
 use tokio::sync::watch;
-use tokio_postgres::{Client, Transaction, types::ToSql};
+use tokio_postgres::{Client, Transaction};
 
 use crate::{
     connect::{classify, connect},
+    schema::ensure_latest,
     settings::PostgresSettings,
     sink::Days,
 };
@@ -26,33 +28,51 @@ use crate::{
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// Signature, flags and extension length of a binary COPY.
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// A field count of -1 ends a binary COPY.
+const COPY_END: &[u8] = &[0xff, 0xff];
 /// COPY data goes out in messages of this size.
 const COPY_CHUNK: usize = 256 * 1024;
 
-/// The latest reading of a meter in a unit.
-#[derive(Debug, Clone)]
+/// The latest reading of a meter in a unit: where its row lies in the COPY stream.
+#[derive(Debug)]
 struct Latest {
     timestamp_ms: i64,
-    offset: i64,
-    usage_kwh: f64,
-    voltage: f64,
-    transformer_id: String,
-    circuit_id: String,
-    substation_id: String,
-    segment: &'static str,
-    service_area: String,
-    is_outage: bool,
-    quality: &'static str,
-    run: String,
+    row: Range<usize>,
 }
 
-/// A unit: the COPY stream as it will be sent, and what goes beside it.
+/// A unit that is being filled: the COPY stream as it will be sent, and what goes beside it.
 #[derive(Debug, Default)]
-struct Unit {
-    copy: BytesMut,
+struct Open {
+    copy: Vec<u8>,
     rows: usize,
     days: BTreeSet<i64>,
-    latest: BTreeMap<String, Latest>,
+    latest: HashMap<Box<str>, Latest>,
+}
+
+/// A unit as it is sent, however often that takes.
+#[derive(Debug)]
+struct Unit {
+    upto: Position,
+    history: Bytes,
+    latest: Bytes,
+    days: BTreeSet<i64>,
+}
+
+impl Open {
+    fn freeze(mut self, upto: Position) -> Unit {
+        let mut latest = Vec::new();
+        if !self.latest.is_empty() {
+            latest.extend_from_slice(COPY_HEADER);
+            for Latest { row, .. } in self.latest.into_values() {
+                latest.extend_from_slice(&self.copy[row]);
+            }
+            latest.extend_from_slice(COPY_END);
+        }
+        if self.rows > 0 {
+            self.copy.extend_from_slice(COPY_END);
+        }
+        Unit { upto, history: self.copy.into(), latest: latest.into(), days: self.days }
+    }
 }
 
 /// Writes one partition.
@@ -63,8 +83,8 @@ pub struct PostgresWriter {
     source: Source,
     epoch: i64,
     from: Option<Position>,
-    open: Unit,
-    frozen: Option<(Position, Unit)>,
+    open: Open,
+    frozen: Option<Unit>,
     days: Arc<Days>,
     report: watch::Sender<Durable>,
 }
@@ -91,12 +111,12 @@ impl PostgresWriter {
         days: Arc<Days>,
         report: watch::Sender<Durable>,
     ) -> Self {
-        Self { client, settings, sink, source, epoch, from, open: Unit::default(), frozen: None, days, report }
+        Self { client, settings, sink, source, epoch, from, open: Open::default(), frozen: None, days, report }
     }
 
     async fn write(&mut self) -> Result<(), Error> {
-        let Some((upto, unit)) = &self.frozen else { return Ok(()) };
-        let upto = *upto;
+        let Some(unit) = &self.frozen else { return Ok(()) };
+        let upto = unit.upto;
         self.days.ensure(&unit.days).await?;
         let transaction = self.client.transaction().await.map_err(classify)?;
         let (next, from) = (upto.0 as i64, self.from.map(|from| from.0 as i64));
@@ -112,11 +132,10 @@ impl PostgresWriter {
         if moved == 0 {
             return Err(Error::Fenced(format!("{}: epoch {} is over", self.source, self.epoch)));
         }
-        if unit.rows > 0 {
-            copy(&transaction, unit).await?;
-            if self.settings.realtime {
-                upsert(&transaction, unit, self.source.partition.0).await?;
-            }
+        copy(&transaction, "ami_interval_readings", &unit.history).await?;
+        if !unit.latest.is_empty() {
+            copy(&transaction, "flux_latest", &unit.latest).await?;
+            transaction.execute(UPSERT, &[]).await.map_err(classify)?;
         }
         transaction.commit().await.map_err(classify)?;
         self.from = Some(upto);
@@ -128,6 +147,9 @@ impl PostgresWriter {
     /// A lost answer leaves the outcome unknown: the position says whether the commit happened.
     async fn reconnect(&mut self) -> Result<(), Error> {
         self.client = connect(&self.settings).await?;
+        if self.settings.realtime {
+            ensure_latest(&self.client).await?;
+        }
         let row = self
             .client
             .query_one(
@@ -141,9 +163,9 @@ impl PostgresWriter {
             return Err(Error::Fenced(format!("{}: epoch {} is over", self.source, self.epoch)));
         }
         let next = next.map(|next| Position(next as u64));
-        if let Some((upto, _)) = self.frozen.take_if(|(upto, _)| Some(*upto) == next) {
+        if let Some(unit) = self.frozen.take_if(|unit| Some(unit.upto) == next) {
             self.from = next;
-            self.report.send_replace(Durable::At(upto));
+            self.report.send_replace(Durable::At(unit.upto));
         }
         Ok(())
     }
@@ -158,7 +180,6 @@ impl Writer for PostgresWriter {
             return Err(RejectedRow(format!("{text:?} holds a NUL, which PostgreSQL text cannot")));
         }
         let unit = &mut self.open;
-        let before = unit.copy.len();
         let micros = reading
             .timestamp
             .0
@@ -170,58 +191,43 @@ impl Writer for PostgresWriter {
             })?;
         let out = &mut unit.copy;
         if out.is_empty() {
-            out.put_slice(COPY_HEADER);
+            out.extend_from_slice(COPY_HEADER);
         }
-        let run = record.run.to_string();
-        out.put_i16(HISTORY_COLUMNS.len() as i16);
-        put_text(out, reading.meter_id);
-        put_fixed(out, &micros.to_be_bytes());
-        put_fixed(out, &reading.usage.kwh().to_be_bytes());
-        put_fixed(out, &reading.voltage.volts().to_be_bytes());
-        put_text(out, reading.transformer_id);
-        put_text(out, reading.circuit_id);
-        put_text(out, reading.substation_id);
-        put_text(out, reading.segment.as_str());
-        put_text(out, reading.service_area);
-        put_fixed(out, &[u8::from(reading.is_outage)]);
-        put_text(out, reading.quality.as_str());
-        put_text(out, &run);
-        put_fixed(out, &self.source.partition.0.to_be_bytes());
-        put_fixed(out, &(record.offset as i64).to_be_bytes());
+        let before = out.len();
+        out.extend_from_slice(&(HISTORY_COLUMNS.len() as i16).to_be_bytes());
+        put(out, reading.meter_id.as_bytes());
+        put(out, &micros.to_be_bytes());
+        put(out, &reading.usage.kwh().to_be_bytes());
+        put(out, &reading.voltage.volts().to_be_bytes());
+        put(out, reading.transformer_id.as_bytes());
+        put(out, reading.circuit_id.as_bytes());
+        put(out, reading.substation_id.as_bytes());
+        put(out, reading.segment.as_str().as_bytes());
+        put(out, reading.service_area.as_bytes());
+        put(out, &[u8::from(reading.is_outage)]);
+        put(out, reading.quality.as_str().as_bytes());
+        put(out, &record.run.hex());
+        put(out, &self.source.partition.0.to_be_bytes());
+        put(out, &(record.offset as i64).to_be_bytes());
+        let row = before..out.len();
         unit.rows += 1;
         unit.days.insert(reading.timestamp.days());
-        if self.settings.realtime {
-            let newer =
-                unit.latest.get(reading.meter_id).is_none_or(|latest| latest.timestamp_ms <= reading.timestamp.0);
-            if newer {
-                let latest = Latest {
-                    timestamp_ms: reading.timestamp.0,
-                    offset: record.offset as i64,
-                    usage_kwh: reading.usage.kwh(),
-                    voltage: reading.voltage.volts(),
-                    transformer_id: reading.transformer_id.into(),
-                    circuit_id: reading.circuit_id.into(),
-                    substation_id: reading.substation_id.into(),
-                    segment: reading.segment.as_str(),
-                    service_area: reading.service_area.into(),
-                    is_outage: reading.is_outage,
-                    quality: reading.quality.as_str(),
-                    run,
-                };
-                unit.latest.insert(reading.meter_id.into(), latest);
+        let timestamp_ms = reading.timestamp.0;
+        let bytes = row.len();
+        match unit.latest.get_mut(reading.meter_id) {
+            Some(latest) if latest.timestamp_ms <= timestamp_ms => *latest = Latest { timestamp_ms, row },
+            Some(_) => {}
+            None if self.settings.realtime => {
+                unit.latest.insert(reading.meter_id.into(), Latest { timestamp_ms, row });
             }
+            None => {}
         }
-        let bytes = unit.copy.len() - before;
         Ok(Fill { bytes, should_cut: unit.rows >= self.settings.batch_rows })
     }
 
     async fn submit(&mut self, upto: Position) -> Result<(), Error> {
         if self.frozen.is_none() {
-            let mut unit = std::mem::take(&mut self.open);
-            if unit.rows > 0 {
-                unit.copy.put_i16(-1);
-            }
-            self.frozen = Some((upto, unit));
+            self.frozen = Some(std::mem::take(&mut self.open).freeze(upto));
         }
         if self.client.is_closed() {
             self.reconnect().await?;
@@ -230,78 +236,31 @@ impl Writer for PostgresWriter {
     }
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
-    put_fixed(out, text.as_bytes());
+/// One field: its length, then its bytes.
+fn put(out: &mut Vec<u8>, value: &[u8]) {
+    out.extend_from_slice(&(value.len() as i32).to_be_bytes());
+    out.extend_from_slice(value);
 }
 
-fn put_fixed(out: &mut BytesMut, value: &[u8]) {
-    out.put_i32(value.len() as i32);
-    out.put_slice(value);
-}
-
-async fn copy(transaction: &Transaction<'_>, unit: &Unit) -> Result<(), Error> {
-    let statement = format!("copy ami_interval_readings ({}) from stdin binary", HISTORY_COLUMNS.join(", "));
+async fn copy(transaction: &Transaction<'_>, table: &str, rows: &Bytes) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let statement = format!("copy {table} ({}) from stdin binary", HISTORY_COLUMNS.join(", "));
     let mut sink = pin!(transaction.copy_in::<_, Bytes>(&statement).await.map_err(classify)?);
-    for chunk in unit.copy.chunks(COPY_CHUNK) {
-        sink.send(Bytes::copy_from_slice(chunk)).await.map_err(classify)?;
+    for from in (0..rows.len()).step_by(COPY_CHUNK) {
+        sink.send(rows.slice(from..rows.len().min(from + COPY_CHUNK))).await.map_err(classify)?;
     }
     sink.finish().await.map_err(classify)?;
     Ok(())
 }
 
-/// Newest reading of each meter. Sorted by meter, so that two partitions' upserts cannot lock each other in a circle.
-async fn upsert(transaction: &Transaction<'_>, unit: &Unit, partition: i32) -> Result<(), Error> {
-    let column = |of: fn(&Latest) -> &str| unit.latest.values().map(of).collect::<Vec<&str>>();
-    let numbers = |of: fn(&Latest) -> f64| unit.latest.values().map(of).collect::<Vec<f64>>();
-    let meters: Vec<&str> = unit.latest.keys().map(String::as_str).collect();
-    let stamps: Vec<f64> = unit.latest.values().map(|latest| latest.timestamp_ms as f64 / 1000.0).collect();
-    let outages: Vec<bool> = unit.latest.values().map(|latest| latest.is_outage).collect();
-    let offsets: Vec<i64> = unit.latest.values().map(|latest| latest.offset).collect();
-    let (usage, voltage) = (numbers(|latest| latest.usage_kwh), numbers(|latest| latest.voltage));
-    let texts = [
-        column(|latest| &latest.transformer_id),
-        column(|latest| &latest.circuit_id),
-        column(|latest| &latest.substation_id),
-        column(|latest| latest.segment),
-        column(|latest| &latest.service_area),
-        column(|latest| latest.quality),
-        column(|latest| &latest.run),
-    ];
-    let [transformers, circuits, substations, segments, areas, qualities, runs] = &texts;
-    let values: [&(dyn ToSql + Sync); 14] = [
-        &meters,
-        &stamps,
-        &usage,
-        &voltage,
-        transformers,
-        circuits,
-        substations,
-        segments,
-        areas,
-        &outages,
-        qualities,
-        runs,
-        &partition,
-        &offsets,
-    ];
-    transaction
-        .execute(
-            "insert into ami_realtime as r
-             select m, to_timestamp(t), u, v, x, c, s, g, a, o, q, n, $13, f
-             from unnest($1::text[], $2::float8[], $3::float8[], $4::float8[], $5::text[], $6::text[], $7::text[],
-                         $8::text[], $9::text[], $10::bool[], $11::text[], $12::text[], $14::bigint[])
-                  as rows (m, t, u, v, x, c, s, g, a, o, q, n, f)
-             on conflict (meter_id) do update set
-                 reading_timestamp = excluded.reading_timestamp, usage_kwh = excluded.usage_kwh,
-                 voltage = excluded.voltage, transformer_id = excluded.transformer_id,
-                 circuit_id = excluded.circuit_id, substation_id = excluded.substation_id,
-                 customer_segment = excluded.customer_segment, service_area = excluded.service_area,
-                 is_outage = excluded.is_outage, data_quality = excluded.data_quality, run_id = excluded.run_id,
-                 kafka_partition = excluded.kafka_partition, kafka_offset = excluded.kafka_offset
-             where (excluded.reading_timestamp, excluded.kafka_offset) >= (r.reading_timestamp, r.kafka_offset)",
-            &values,
-        )
-        .await
-        .map_err(classify)?;
-    Ok(())
-}
+/// Sorted by meter, so that two partitions' upserts cannot lock each other in a circle.
+const UPSERT: &str = "insert into ami_realtime as r select * from flux_latest order by meter_id
+    on conflict (meter_id) do update set
+        reading_timestamp = excluded.reading_timestamp, usage_kwh = excluded.usage_kwh, voltage = excluded.voltage,
+        transformer_id = excluded.transformer_id, circuit_id = excluded.circuit_id,
+        substation_id = excluded.substation_id, customer_segment = excluded.customer_segment,
+        service_area = excluded.service_area, is_outage = excluded.is_outage, data_quality = excluded.data_quality,
+        run_id = excluded.run_id, kafka_partition = excluded.kafka_partition, kafka_offset = excluded.kafka_offset
+    where (excluded.reading_timestamp, excluded.kafka_offset) >= (r.reading_timestamp, r.kafka_offset)";

@@ -22,6 +22,9 @@ use crate::{
     partition::{End, PartitionTask},
 };
 
+/// Records that are taken between two looks at the clock and at what is durable: each look costs as much as a record.
+const RECORDS_A_LOOK: u32 = 64;
+
 /// A submitted unit that is not durable yet.
 struct Submitted {
     upto: Position,
@@ -52,6 +55,8 @@ pub(crate) struct Stretch<'a, S: Sink, C: ConsumerContext + 'static> {
     waiting: VecDeque<Submitted>,
     open: Open,
     at_end: bool,
+    /// As of the last look at the clock.
+    now: Instant,
     /// What was last said of pending work.
     reported: Option<bool>,
 }
@@ -69,6 +74,7 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
             waiting: VecDeque::new(),
             open: Open::default(),
             at_end: false,
+            now: Instant::now(),
             reported: None,
         }
     }
@@ -83,35 +89,51 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
     /// Until asked to stop.
     fn work(&mut self, queue: &PartitionQueue<C>) -> Result<(), End> {
         let mut scratch = Vec::new();
-        self.observe()?;
+        let mut at_once = 0u32;
         while !self.task.stop.requested() {
-            self.observe()?;
+            if at_once.is_multiple_of(RECORDS_A_LOOK) {
+                self.now = Instant::now();
+                self.observe()?;
+            }
             if self.must_cut() {
                 self.submit()?;
+                self.now = Instant::now();
                 continue;
             }
             if self.task.budget.is_full() && !self.waiting.is_empty() {
                 // Nothing to cut and no room: wait for what was submitted.
                 self.wait_for_durable(Duration::from_millis(100));
+                at_once = 0;
                 continue;
             }
-            match queue.poll(self.patience()) {
-                None => {}
-                Some(Ok(message)) => self.take(&message, &mut scratch)?,
-                Some(Err(KafkaError::PartitionEOF(_))) => {
+            // A record that is there already is taken without a look around.
+            let patience = if at_once == 0 { self.patience() } else { Duration::ZERO };
+            let Some(polled) = queue.poll(patience) else {
+                at_once = 0;
+                continue;
+            };
+            at_once = if patience.is_zero() { at_once + 1 } else { 1 };
+            match polled {
+                Ok(message) => self.take(&message, &mut scratch)?,
+                Err(KafkaError::PartitionEOF(_)) => {
                     self.at_end = true;
                     self.report_pending();
                 }
-                Some(Err(error)) => self.consumer_error(&error)?,
+                Err(error) => self.consumer_error(&error)?,
             }
         }
         Ok(())
     }
 
-    /// How long to wait for the next record: until the open unit is due.
+    /// How long to wait for the next record: until the open unit is due. Before a boundary no time makes it due.
     fn patience(&self) -> Duration {
         let longest = Duration::from_millis(100);
-        self.open.since.map_or(longest, |since| self.task.settings.linger.saturating_sub(since.elapsed()).min(longest))
+        match self.open.since {
+            Some(since) if self.writer.boundary().is_none() => {
+                self.task.settings.linger.saturating_sub(self.now - since).min(longest)
+            }
+            _ => longest,
+        }
     }
 
     /// Whether the open unit ends here. A boundary that an earlier owner set is the only place to cut before it.
@@ -119,7 +141,7 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
         let Some(since) = self.open.since else { return false };
         match self.writer.boundary() {
             Some(boundary) => self.next >= boundary,
-            None => since.elapsed() >= self.task.settings.linger || self.task.budget.is_full(),
+            None => self.now - since >= self.task.settings.linger || self.task.budget.is_full(),
         }
     }
 
@@ -129,7 +151,7 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
             return Ok(());
         }
         self.at_end = false;
-        self.open.since.get_or_insert_with(Instant::now);
+        self.open.since.get_or_insert(self.now);
         let mut cut = false;
         if let Some(reason) = self.task.refused.remove(&offset) {
             self.set_aside(message, &reason)?;
