@@ -32,6 +32,10 @@ pub(crate) enum Command {
     Up(UpArguments),
     /// Emits a run to Kafka; started again with the same --run, goes on where the ledger says.
     Produce(ProduceArguments),
+    /// Writes readings straight to files, a file for each UTC day; started again, goes on with the days that are missing.
+    Generate(GenerateArguments),
+    /// Shows the first readings that a run would emit, and touches nothing.
+    Preview(PreviewArguments),
     /// Moves readings from Kafka to one destination.
     Sink(SinkArguments),
     /// Recomputes a run from its seed and counts every row of every place against it.
@@ -66,7 +70,11 @@ pub(crate) struct RunArguments {
     /// Goes on after the last day, live, until it is stopped.
     #[arg(long)]
     pub(crate) live: bool,
-    /// uniform (all meters at the interval's end) or staggered (each at its own offset) [default: uniform].
+    /// documented (published ranges as hard bounds) or utility (behaves like real meters) [default: documented].
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// uniform (all meters at the interval's end), staggered (each at its own offset), partial (98 % of the readings) or
+    /// degraded (85 %, collectors missing, out of order) [default: uniform].
     #[arg(long)]
     pub(crate) pattern: Option<String>,
     /// per_reading (the documented ranges, 3.5 times a real home) or per_hour (978 kWh a month) [default: per_reading].
@@ -93,6 +101,33 @@ pub(crate) struct ProduceArguments {
     /// Shards that this process emits, such as 0,2 [producer.own].
     #[arg(long, value_name = "SHARDS")]
     pub(crate) own: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArguments {
+    #[command(flatten)]
+    pub(crate) spec: RunArguments,
+    /// Folder for the files.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// parquet (zstd) or csv.
+    #[arg(long, default_value = "parquet")]
+    pub(crate) format: String,
+    /// Threads; they change the speed, not the files.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) threads: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArguments {
+    #[command(flatten)]
+    pub(crate) spec: RunArguments,
+    /// Readings to show.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rows: usize,
+    /// NDJSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod generate;
 #[cfg(feature = "local")]
 mod local;
 mod produce;
@@ -50,6 +51,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     flux_service::logging::start(settings.get("log.filter").unwrap_or("info")).map_err(roles::Usage)?;
     match cli.command {
         Command::Produce(arguments) => produce::run(&settings, &arguments).await,
+        Command::Generate(arguments) => generate::generate(&arguments).await,
+        Command::Preview(arguments) => generate::preview(&arguments),
         Command::Sink(arguments) => sinks::run(&settings, arguments.kind).await,
         Command::Verify(arguments) => verify::run(&settings, &arguments).await,
         Command::Runs(arguments) => runs::run(&settings, &arguments).await,

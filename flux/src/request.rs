@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flux_generator::{emission::Pattern, model::BaseUnit, preset::Preset, run::Request};
+use flux_generator::{emission::Pattern, model::{BaseUnit, LoadModel}, preset::Preset, run::Request};
 use flux_schemas::time::{Date, Timestamp};
 
 use crate::{cli::RunArguments, roles::Usage};
@@ -30,6 +30,7 @@ pub(crate) fn request(arguments: &RunArguments) -> Result<(Request, Vec<&'static
     given("interval", arguments.interval.is_some());
     given("start", arguments.start.is_some());
     given("pattern", arguments.pattern.is_some());
+    given("model", arguments.model.is_some());
     given("base-unit", arguments.base_unit.is_some());
     given("seed", arguments.seed.is_some());
     let (meters, days) = match &arguments.preset {
@@ -47,11 +48,19 @@ pub(crate) fn request(arguments: &RunArguments) -> Result<(Request, Vec<&'static
         digits.parse().map_err(|_| Usage(format!("--interval is {text:?}; use 5, 15, 30 or 60 (minutes)")))
     })?;
     let pattern = arguments.pattern.as_deref().map_or(Ok(Pattern::Uniform), |name| {
-        Pattern::parse(name).ok_or_else(|| Usage(format!("--pattern is {name:?}; use uniform or staggered")))
+        Pattern::parse(name).ok_or_else(|| Usage(format!("--pattern is {name:?}; use uniform, staggered, partial or degraded")))
     })?;
     let base_unit = arguments.base_unit.as_deref().map_or(Ok(BaseUnit::PerReading), |name| {
         BaseUnit::parse(name).ok_or_else(|| Usage(format!("--base-unit is {name:?}; use per_reading or per_hour")))
     })?;
+    let load = match arguments.model.as_deref() {
+        None => LoadModel::Documented(base_unit),
+        Some(name) => LoadModel::parse(name, base_unit)
+            .ok_or_else(|| Usage(format!("--model is {name:?}; use documented or utility")))?,
+    };
+    if load == LoadModel::Utility && arguments.base_unit.is_some() {
+        return Err(Usage("--base-unit reads the documented ranges; drop it, or --model utility".into()));
+    }
     let span = i64::from(days) * 86_400_000;
     let start = match &arguments.start {
         Some(text) => {
@@ -74,5 +83,5 @@ pub(crate) fn request(arguments: &RunArguments) -> Result<(Request, Vec<&'static
     }
     let end = (!arguments.live).then_some(Timestamp(start.0 + span));
     let seed = arguments.seed.unwrap_or_else(random_bits);
-    Ok((Request { seed, meters, interval_minutes, start, end, pattern, base_unit }, explicit))
+    Ok((Request { seed, meters, interval_minutes, start, end, pattern, load }, explicit))
 }

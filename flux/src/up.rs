@@ -43,6 +43,7 @@ struct Remembered {
     days: u32,
     live: bool,
     pattern: String,
+    model: String,
     base_unit: String,
 }
 
@@ -248,7 +249,8 @@ fn remember(folder: &Path, arguments: &UpArguments) -> anyhow::Result<Remembered
         days,
         live,
         pattern: request.pattern.as_str().into(),
-        base_unit: request.base_unit.as_str().into(),
+        model: request.load.as_str().into(),
+        base_unit: request.load.base_unit().as_str().into(),
     };
     std::fs::write(&path, serde_json::to_vec(&remembered)?).with_context(|| format!("writing {}", path.display()))?;
     Ok(remembered)

@@ -71,6 +71,7 @@ pub fn agree(theirs: &RunSpec, ours: &RunSpec, explicit: &[&str]) -> Result<(), 
         ("start", theirs.first_interval.to_string(), ours.first_interval.to_string()),
         ("end", end(theirs), end(ours)),
         ("pattern", theirs.pattern.clone(), ours.pattern.clone()),
+        ("model", theirs.model.clone(), ours.model.clone()),
         ("base-unit", theirs.base_unit.clone(), ours.base_unit.clone()),
         ("shards", theirs.shards.to_string(), ours.shards.to_string()),
     ];

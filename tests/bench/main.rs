@@ -17,7 +17,7 @@ use std::{
 
 use flux_generator::{
     emission::Pattern,
-    model::{BaseUnit, Contexts},
+    model::{BaseUnit, Contexts, LoadModel},
     run::{Request, Run, TopicOfRun},
 };
 use flux_schemas::{codec::encode, run::RunId, time::Timestamp};
@@ -63,7 +63,7 @@ fn generate() {
         start,
         end: Some(Timestamp(start.0 + 86_400_000)),
         pattern: Pattern::Uniform,
-        base_unit: BaseUnit::PerReading,
+        load: LoadModel::Documented(BaseUnit::PerReading),
     };
     let topic = TopicOfRun { name: "t".into(), cluster_id: "c".into(), topic_id: "i".into(), partitions: 4 };
     let run = Run::new(request.spec(RunId(1), topic, 4).unwrap()).unwrap();

@@ -97,21 +97,21 @@ impl Expectation {
             return false;
         }
         let cursor = self.cursors[self.run.shard(meter) as usize];
-        interval < cursor.bucket || (interval == cursor.bucket && self.partial.contains(&meter))
+        let emitted = interval < cursor.bucket || (interval == cursor.bucket && self.partial.contains(&meter));
+        emitted && self.run.reports(meter, interval)
     }
 
     /// Readings that must be there.
     pub fn expected(&self) -> u64 {
         let first = self.run.first_interval();
-        let sizes = (0..self.run.fleet().len()).fold(vec![0u64; self.cursors.len()], |mut sizes, meter| {
-            sizes[self.run.shard(meter) as usize] += 1;
-            sizes
-        });
         let whole: u64 = self
             .cursors
             .iter()
-            .zip(sizes)
-            .map(|(cursor, size)| (cursor.bucket.min(self.horizon) - first).max(0) as u64 * size)
+            .enumerate()
+            .map(|(shard, cursor)| {
+                let meters = self.run.meters_of_shard(shard as i32);
+                self.run.rows(meters.iter().copied(), first..cursor.bucket.min(self.horizon))
+            })
             .sum();
         let partial =
             self.partial.iter().filter(|meter| self.cursors[self.run.shard(**meter) as usize].bucket < self.horizon);

@@ -131,7 +131,7 @@ impl Tally {
         let interval = reading.timestamp.0.div_euclid(run.interval_ms());
         let on_grid = reading.timestamp.0 % run.interval_ms() == 0;
         let inside = interval >= run.first_interval() && run.end_interval().is_none_or(|end| interval < end);
-        (on_grid && inside).then_some((meter, interval))
+        (on_grid && inside && run.reports(meter, interval)).then_some((meter, interval))
     }
 
     fn index(&self, meter: u32, interval: i64) -> u64 {

@@ -123,13 +123,16 @@ fn produce_arguments(run: &Remembered) -> Vec<String> {
         &run.interval_minutes.to_string(),
         "--pattern",
         &run.pattern,
-        "--base-unit",
-        &run.base_unit,
+        "--model",
+        &run.model,
         "--start",
         &start,
     ]
     .map(ToString::to_string)
     .to_vec();
+    if run.model == "documented" {
+        arguments.extend(["--base-unit".into(), run.base_unit.clone()]);
+    }
     if run.live {
         arguments.push("--live".into());
     }

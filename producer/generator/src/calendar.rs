@@ -17,6 +17,28 @@ pub fn us_central_offset_seconds(at: Timestamp) -> i64 {
     if (starts..ends).contains(&seconds) { STANDARD + 3600 } else { STANDARD }
 }
 
+/// What kind of day a civil day is: 0 for a workday, 1 for a Saturday, 2 for a Sunday or a federal holiday on which shops
+/// and plants rest (New Year, Memorial Day, Independence Day, Labor Day, Thanksgiving, Christmas).
+pub fn rest_day(day: i64) -> usize {
+    // 1970-01-01 was a Thursday.
+    let weekday = (day + 4).rem_euclid(7);
+    let date = Date::from_days(day);
+    let week = (date.day - 1) / 7;
+    let holiday = match (date.month, date.day) {
+        (1, 1) | (7, 4) | (12, 25) => true,
+        (5, last) => weekday == 1 && last > 24,
+        (9, _) => weekday == 1 && week == 0,
+        (11, _) => weekday == 4 && week == 3,
+        _ => false,
+    };
+    match weekday {
+        0 => 2,
+        _ if holiday => 2,
+        6 => 1,
+        _ => 0,
+    }
+}
+
 /// Days since the epoch of the `n`-th Sunday of a month.
 fn nth_sunday(year: i64, month: u32, n: i64) -> i64 {
     let first = Date { year, month, day: 1 }.days();
@@ -28,6 +50,14 @@ fn nth_sunday(year: i64, month: u32, n: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_of_rest_are_weekends_and_the_holidays_of_2026() {
+        let rest = |month, day| rest_day(Date { year: 2026, month, day }.days());
+        assert_eq!([rest(1, 1), rest(5, 25), rest(9, 7), rest(11, 26), rest(12, 25)], [2; 5]);
+        assert_eq!([rest(2, 21), rest(2, 22), rest(2, 23)], [1, 2, 0]);
+        assert_eq!([rest(5, 18), rest(9, 14), rest(11, 19)], [0; 3]);
+    }
 
     #[test]
     fn daylight_saving_follows_the_statute() {

@@ -23,6 +23,10 @@ pub enum Pattern {
     Uniform,
     /// Every meter at an offset of its own in [0, L), the same each interval but for a jitter of 5 s.
     Staggered,
+    /// 98 % of the readings, each meter at an offset of its own in [0, 600 s); losses last for hours.
+    Partial,
+    /// 85 % of the readings, whole collectors missing, with delays in the mesh that change the order.
+    Degraded,
 }
 
 impl Pattern {
@@ -31,27 +35,55 @@ impl Pattern {
         match self {
             Self::Uniform => "uniform",
             Self::Staggered => "staggered",
+            Self::Partial => "partial",
+            Self::Degraded => "degraded",
         }
     }
 
+    /// All patterns.
+    pub const ALL: [Self; 4] = [Self::Uniform, Self::Staggered, Self::Partial, Self::Degraded];
+
     /// The pattern with this name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Uniform, Self::Staggered].into_iter().find(|pattern| pattern.as_str() == name)
+        Self::ALL.into_iter().find(|pattern| pattern.as_str() == name)
+    }
+
+    /// Documented share of the readings that arrive.
+    pub const fn reporting_share(self) -> f64 {
+        match self {
+            Self::Uniform | Self::Staggered => 1.0,
+            Self::Partial => 0.98,
+            Self::Degraded => 0.85,
+        }
     }
 
     /// Arrival of the reading of (meter, interval `k`), ms since the Unix epoch. Never before the interval is complete.
     pub fn arrival(self, seed: u64, meter: u32, k: i64, interval_ms: i64) -> i64 {
         let complete = (k + 1) * interval_ms;
-        match self {
-            Self::Uniform => complete,
-            Self::Staggered => {
-                let draws = Key::new(seed, kind::METER, u64::from(meter)).stream(stream::STAGGER);
-                let offset = (draws.uniform(-1) * interval_ms as f64) as i64;
-                let jitter = (draws.uniform(k) * 10_001.0) as i64 - 5_000;
-                complete + (offset + jitter).clamp(0, interval_ms - 1)
+        let key = Key::new(seed, kind::METER, u64::from(meter));
+        let staggered = |window: i64| {
+            let draws = key.stream(stream::STAGGER);
+            let offset = (draws.uniform(-1) * window as f64) as i64;
+            let jitter = (draws.uniform(k) * 10_001.0) as i64 - 5_000;
+            (offset + jitter).clamp(0, window - 1)
+        };
+        complete
+            + match self {
+                Self::Uniform => 0,
+                Self::Staggered => staggered(interval_ms),
+                Self::Partial => staggered(interval_ms.min(600_000)),
+                // Around the interval, so that late readings overtake early ones and all stay on time.
+                Self::Degraded => (staggered(interval_ms) + mesh_delay(key, k)) % interval_ms,
             }
-        }
     }
+}
+
+/// Time in a congested mesh, ms: five times 2 s and 4 s a hop on average, 1 to 8 hops, fixed for a meter.
+fn mesh_delay(key: Key, k: i64) -> i64 {
+    let draws = key.stream(stream::MESH);
+    let hops = 1.0 + (draws.uniform(-1) * draws.uniform(-2) * 8.0).floor();
+    let exponential = -libm::log(1.0 - draws.uniform(k));
+    (5_000.0 * (2.0 + 4.0 * hops * exponential)) as i64
 }
 
 /// One row to emit.
@@ -90,7 +122,8 @@ pub struct Accounting {
 /// The rows of one arrival bucket of a set of meters, in emission order.
 pub fn bucket(run: &Run, meters: &[u32], bucket: i64, rows: &mut Vec<Emit>) {
     rows.clear();
-    rows.extend(meters.iter().map(|&meter| Emit { arrival: run.arrival(meter, bucket), interval: bucket, meter }));
+    let reporting = meters.iter().filter(|meter| run.reports(**meter, bucket));
+    rows.extend(reporting.map(|&meter| Emit { arrival: run.arrival(meter, bucket), interval: bucket, meter }));
     if run.pattern() != Pattern::Uniform {
         rows.sort_unstable();
     }
@@ -102,15 +135,21 @@ pub struct ShardStream {
     run: Arc<Run>,
     meters: Vec<u32>,
     cursor: Cursor,
+    on_time: u64,
     rows: Vec<Emit>,
 }
 
 impl ShardStream {
-    /// The stream of `shard` from `cursor`, or from the first row.
-    pub fn new(run: Arc<Run>, shard: i32, cursor: Option<Cursor>) -> Self {
-        let cursor = cursor.unwrap_or(Cursor { bucket: run.first_interval(), ordinal: 0 });
+    /// The stream of `shard` from the first row.
+    pub fn new(run: Arc<Run>, shard: i32) -> Self {
+        let first = Cursor { bucket: run.first_interval(), ordinal: 0 };
+        Self::resume(run, shard, first, 0)
+    }
+
+    /// The stream of `shard` from `cursor`, before which `on_time` rows were emitted.
+    pub fn resume(run: Arc<Run>, shard: i32, cursor: Cursor, on_time: u64) -> Self {
         let meters = run.meters_of_shard(shard);
-        let mut stream = Self { run, meters, cursor, rows: Vec::new() };
+        let mut stream = Self { run, meters, cursor, on_time, rows: Vec::new() };
         stream.load();
         stream
     }
@@ -123,6 +162,7 @@ impl ShardStream {
     /// Moves past the next row.
     pub fn advance(&mut self) {
         self.cursor.ordinal += 1;
+        self.on_time += 1;
         if self.cursor.ordinal as usize == self.rows.len() {
             self.cursor = Cursor { bucket: self.cursor.bucket + 1, ordinal: 0 };
             self.load();
@@ -134,16 +174,21 @@ impl ShardStream {
         self.cursor
     }
 
-    /// Rows from the start of the run up to the cursor.
-    pub fn rows_before(&self) -> u64 {
-        (self.cursor.bucket - self.run.first_interval()) as u64 * self.meters.len() as u64 + self.cursor.ordinal
+    /// What became of the readings up to the cursor; those of the cursor's own bucket are lost once it is over.
+    pub fn accounting(&self) -> Accounting {
+        let made = (self.cursor.bucket - self.run.first_interval()) as u64 * self.meters.len() as u64;
+        Accounting { on_time: self.on_time, lost: made - (self.on_time - self.cursor.ordinal), ..Accounting::default() }
     }
 
+    /// The rows of the cursor's bucket, or of the next one that has any.
     fn load(&mut self) {
         self.rows.clear();
-        let over = self.run.end_interval().is_some_and(|end| self.cursor.bucket >= end);
-        if !over {
+        let end = if self.meters.is_empty() { None } else { Some(self.run.end_interval().unwrap_or(i64::MAX)) };
+        while let Some(end) = end.filter(|end| self.rows.is_empty() && self.cursor.bucket < *end) {
             bucket(&self.run, &self.meters, self.cursor.bucket, &mut self.rows);
+            if self.rows.is_empty() {
+                self.cursor = Cursor { bucket: (self.cursor.bucket + 1).min(end), ordinal: 0 };
+            }
         }
     }
 }
@@ -154,13 +199,15 @@ mod tests {
     use crate::run::tests::run;
 
     #[test]
-    fn shards_together_emit_every_meter_once_an_interval_whatever_their_number() {
-        for pattern in [Pattern::Uniform, Pattern::Staggered] {
+    fn shards_together_emit_every_reading_once_whatever_their_number() {
+        for pattern in Pattern::ALL {
+            let mut all = Vec::new();
             for shards in [1, 2, 7] {
                 let run = Arc::new(run(50, 3, pattern, 8, shards));
                 let mut seen = std::collections::BTreeSet::new();
+                let mut lost = 0;
                 for shard in 0..shards {
-                    let mut stream = ShardStream::new(run.clone(), shard, None);
+                    let mut stream = ShardStream::new(run.clone(), shard);
                     let mut last = None;
                     while let Some(emit) = stream.peek() {
                         assert!(last.is_none_or(|last| last < emit), "order");
@@ -170,23 +217,29 @@ mod tests {
                         assert!(seen.insert((emit.meter, emit.interval)), "twice");
                         stream.advance();
                     }
+                    lost += stream.accounting().lost;
                 }
-                assert_eq!(seen.len(), 50 * 3 * 96);
+                assert_eq!(seen.len() as u64 + lost, 50 * 3 * 96, "{pattern:?}");
+                assert_eq!(seen.len() as u64, run.rows(0..50, run.first_interval()..run.end_interval().unwrap()));
+                assert_eq!(lost == 0, pattern.reporting_share() == 1.0, "{pattern:?}: {lost}");
+                all.push(seen);
             }
+            assert!(all.iter().all(|seen| *seen == all[0]), "{pattern:?}: the shard count changes nothing");
         }
     }
 
     #[test]
     fn a_stream_resumed_at_any_cursor_goes_on_with_the_same_rows() {
-        let run = Arc::new(run(20, 1, Pattern::Staggered, 4, 2));
-        let mut whole = ShardStream::new(run.clone(), 1, None);
-        let mut count = 0;
-        while let Some(emit) = whole.peek() {
-            let resumed = ShardStream::new(run.clone(), 1, Some(whole.cursor()));
-            assert_eq!(resumed.peek(), Some(emit));
-            assert_eq!(resumed.rows_before(), count);
-            whole.advance();
-            count += 1;
+        for pattern in [Pattern::Staggered, Pattern::Degraded] {
+            let run = Arc::new(run(20, 1, pattern, 4, 2));
+            let mut whole = ShardStream::new(run.clone(), 1);
+            while let Some(emit) = whole.peek() {
+                let accounting = whole.accounting();
+                let resumed = ShardStream::resume(run.clone(), 1, whole.cursor(), accounting.on_time);
+                assert_eq!(resumed.peek(), Some(emit));
+                assert_eq!(resumed.accounting(), accounting);
+                whole.advance();
+            }
         }
     }
 

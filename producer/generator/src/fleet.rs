@@ -17,11 +17,17 @@ pub(crate) mod kind {
     pub(crate) const CIRCUIT: u64 = 2;
     pub(crate) const SEGMENT_ORDER: u64 = 3;
     pub(crate) const TRANSFORMER_ORDER: u64 = 4;
+    pub(crate) const REGION: u64 = 5;
+    pub(crate) const COLLECTOR: u64 = 6;
+    pub(crate) const LATERAL: u64 = 7;
+    pub(crate) const SUBSTATION: u64 = 8;
 }
 
 const HOMES_PER_TRANSFORMER: u32 = 8;
 const SHOPS_PER_TRANSFORMER: u32 = 4;
-const CIRCUITS_PER_SUBSTATION: u32 = 4;
+pub(crate) const CIRCUITS_PER_SUBSTATION: u32 = 4;
+/// Neighbouring transformers behind one fuse.
+pub(crate) const TRANSFORMERS_PER_LATERAL: u32 = 10;
 
 /// Where a meter hangs: indexes, all from zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +49,7 @@ pub struct Place {
 pub struct Fleet {
     area: &'static ServiceArea,
     places: Vec<Place>,
+    transformers: u32,
     transformers_per_circuit: u32,
     /// Identifiers, each of a fixed width: meter `m` is at `m * width`.
     meter_ids: FixedText,
@@ -98,6 +105,7 @@ impl Fleet {
         let circuits = transformers.div_ceil(transformers_per_circuit);
         Self {
             places,
+            transformers,
             transformers_per_circuit,
             meter_ids: FixedText::numbered("MTR", area.code, 7, meters),
             transformer_ids: FixedText::numbered("XFMR", area.code, 6, transformers),
@@ -157,6 +165,21 @@ impl Fleet {
     /// The Kafka partition of every meter: murmur2 of its id, as the Java client does it.
     pub fn partitions(&self, partitions: i32) -> Vec<Partition> {
         (0..self.len()).map(|meter| partition_of_key(self.meter_id(meter).as_bytes(), partitions)).collect()
+    }
+
+    /// Number of transformers; transformer `t` hangs on circuit `t / transformers_per_circuit`.
+    pub(crate) fn transformers(&self) -> u32 {
+        self.transformers
+    }
+
+    /// Transformers of a circuit; the last one may have fewer.
+    pub(crate) fn transformers_per_circuit(&self) -> u32 {
+        self.transformers_per_circuit
+    }
+
+    /// Number of circuits.
+    pub(crate) fn circuits(&self) -> u32 {
+        self.transformers.div_ceil(self.transformers_per_circuit)
     }
 
     /// Distance of a place along its circuit, 0 at the substation and 1 at the far end.

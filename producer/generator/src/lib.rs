@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! RunSpec ─▶ Run ─┬─ Fleet    meter index ─▶ id, segment, transformer, circuit, substation, partition
-//!                 ├─ Model    (meter, interval) ─▶ usage, voltage          (noise · weather · load · voltage)
+//!                 ├─ Model    (meter, interval) ─▶ usage, voltage, outage, quality
+//!                 ├─ Comms    (meter, interval) ─▶ does the reading reach the head-end
 //!                 └─ Emission (shard, arrival bucket) ─▶ rows in arrival order
 //! ```
 //!
@@ -15,16 +16,18 @@
 //! | [`run`] | a validated run: everything below, built from a [`flux_schemas::run::RunSpec`] |
 //! | [`preset`] | the four named back-fills |
 //! | [`fleet`] | meters and the tree above them |
-//! | [`model`] | one meter, one interval: load and voltage |
+//! | [`model`] | one meter, one interval: load, voltage, outage, quality |
 //! | [`emission`] | which rows arrive when, in what order, and what is withheld |
 //! | [`golden`] | the hash that ties a model version to its values |
 
 pub mod calendar;
+mod comms;
 pub mod emission;
 pub mod fleet;
 pub mod golden;
 pub mod model;
 mod noise;
+mod outage;
 pub mod preset;
 pub mod run;
 mod weather;

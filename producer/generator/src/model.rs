@@ -1,85 +1,121 @@
-//! One meter, one interval: load and voltage.
+//! One meter, one interval: load, voltage, outage and quality.
 //!
-//! The `documented` model keeps the published ranges as hard bounds on every reading (peak 14-19 h 1.5-3.5 kWh, morning
-//! 6-9 h 1.0-2.5, otherwise 0.3-1.5; times 1, 5 or 15 by segment) and moves each meter inside them with a Gaussian
-//! copula: a level of its own, the weather, and noise on four time scales. Marginals stay uniform on the band; lag-1
-//! correlation of the residual is about 0.76.
+//! ```text
+//! interval ─▶ Context  civil time · weather · outages, once for the whole fleet
+//!                │
+//! meter ─────────┴─▶ load (documented or utility) ─▶ voltage ─▶ outage ─▶ Values
+//! ```
+
+mod documented;
+mod utility;
+
+pub use documented::BaseUnit;
 
 use flux_schemas::{
-    reading::{Energy, Segment, Voltage},
-    time::Timestamp,
+    reading::{Energy, Quality, Segment, Voltage},
+    time::{Date, Timestamp},
 };
 
 use crate::{
-    calendar::us_central_offset_seconds,
+    calendar::{rest_day, us_central_offset_seconds},
     fleet::{Fleet, kind, static_draw},
     noise::{Key, Lattice, Stream, stream},
+    outage::{Disturbances, Outages, Windows},
     weather::Weather,
 };
 
 /// Version of every value this crate makes. A change that moves the golden hash increments it.
-pub const MODEL_VERSION: i32 = 1;
+pub const MODEL_VERSION: i32 = 2;
 
-/// How the documented base ranges are read.
+/// Share of the readings that an estimate stands for, in blocks of eight intervals.
+const ESTIMATED_SHARE: f64 = 0.005;
+/// The load model's own lattice.
+const QUARTER_MS: i64 = 900_000;
+
+/// Which load model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BaseUnit {
-    /// kWh in one reading, whatever the interval: the documented meaning, 3.5 times a real Texas home.
-    PerReading,
-    /// kWh in one hour: 978 kWh a month for a home.
-    PerHour,
+pub enum LoadModel {
+    /// The published ranges, as hard bounds.
+    Documented(BaseUnit),
+    /// Homes, shops and plants that behave like real ones.
+    Utility,
 }
 
-impl BaseUnit {
+impl LoadModel {
     /// As in the RunSpec and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::PerReading => "per_reading",
-            Self::PerHour => "per_hour",
+            Self::Documented(_) => "documented",
+            Self::Utility => "utility",
         }
     }
 
-    /// The value with this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::PerReading, Self::PerHour].into_iter().find(|unit| unit.as_str() == name)
+    /// How base ranges are read; a utility reading is kWh of real load, whatever the interval.
+    pub const fn base_unit(self) -> BaseUnit {
+        match self {
+            Self::Documented(unit) => unit,
+            Self::Utility => BaseUnit::PerHour,
+        }
+    }
+
+    /// The model with this name.
+    pub fn parse(name: &str, base_unit: BaseUnit) -> Option<Self> {
+        [Self::Documented(base_unit), Self::Utility].into_iter().find(|model| model.as_str() == name)
     }
 }
 
+/// What a meter says of one interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Values {
+    /// Energy delivered.
+    pub usage: Energy,
+    /// Mean voltage, 120-V base; 0 without power.
+    pub voltage: Voltage,
+    /// Without power.
+    pub is_outage: bool,
+    /// Whether it was read, estimated or out.
+    pub quality: Quality,
+}
+
 /// What the whole fleet shares in one interval.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Context {
     interval: i64,
     /// Start of the interval.
     pub timestamp: Timestamp,
-    /// Documented kWh range of the band, after the base unit.
-    low: f64,
-    width: f64,
-    /// The weather's part of the copula.
-    weather: f64,
+    band: documented::Band,
+    /// The quarters of an hour that the interval touches.
+    quarters: [utility::Quarter; 4],
     /// Stand-in for the load of a feeder, 0 to 1.
     feeder_load: f64,
+    disturbances: Disturbances,
 }
 
 /// The values of every (meter, interval).
 #[derive(Debug)]
 pub struct Model {
     interval_ms: i64,
-    base_unit: BaseUnit,
+    load: Load,
     weather: Weather,
     octave_4: Lattice,
     octave_16: Lattice,
-    octave_128: Lattice,
     meters: Vec<MeterConstants>,
     transformers: Vec<Stream>,
     circuits: Vec<(Stream, f64)>,
+    outages: Outages,
 }
 
-/// What never changes about a meter.
+/// The customers under one of the load models.
+#[derive(Debug)]
+enum Load {
+    Documented { base_unit: BaseUnit, customers: Vec<documented::Customer>, octaves: documented::Octaves },
+    Utility { customers: Vec<utility::Customer>, octaves: utility::Octaves },
+}
+
+/// What never changes about a meter, whatever the load model.
 #[derive(Debug)]
 struct MeterConstants {
     key: Key,
-    multiplier: f64,
-    level: f64,
-    phase: i64,
     transformer: u32,
     circuit: u32,
     /// Distance along the circuit times the full-load drop, volts.
@@ -92,22 +128,18 @@ struct MeterConstants {
 
 impl Model {
     /// The model of a fleet under a seed.
-    pub fn new(seed: u64, fleet: &Fleet, interval_seconds: i32, base_unit: BaseUnit) -> Self {
+    pub fn new(seed: u64, fleet: &Fleet, interval_seconds: i32, load: LoadModel) -> Self {
+        let key = |meter: u32| Key::new(seed, kind::METER, u64::from(meter));
         let meters = (0..fleet.len())
             .map(|meter| {
                 let place = fleet.place(meter);
-                let key = Key::new(seed, kind::METER, u64::from(meter));
-                let statics = key.stream(stream::STATIC);
-                let (multiplier, service_kw) = match place.segment {
-                    Segment::Residential => (1.0, 10.0),
-                    Segment::Commercial => (5.0, 60.0),
-                    Segment::Industrial => (15.0, 250.0),
+                let service_kw = match place.segment {
+                    Segment::Residential => 10.0,
+                    Segment::Commercial => 60.0,
+                    Segment::Industrial => 250.0,
                 };
                 MeterConstants {
-                    key,
-                    multiplier,
-                    level: statics.gaussian(1),
-                    phase: (statics.bits(2) & 0xff) as i64,
+                    key: key(meter),
                     transformer: place.transformer,
                     circuit: place.circuit,
                     feeder_drop: 3.6 * fleet.distance(place),
@@ -116,77 +148,110 @@ impl Model {
                 }
             })
             .collect::<Vec<_>>();
-        let count = |of: fn(&MeterConstants) -> u32| meters.iter().map(of).max().map_or(0, |last| last + 1);
-        let transformers = (0..count(|meter| meter.transformer))
+        let transformers = (0..fleet.transformers())
             .map(|index| Key::new(seed, kind::TRANSFORMER, u64::from(index)).stream(stream::VOLTAGE))
             .collect();
-        let circuits = (0..count(|meter| meter.circuit))
+        let circuits = (0..fleet.circuits())
             .map(|index| {
                 let level = 1.6 * static_draw(seed, kind::CIRCUIT, index, 1) - 0.8;
                 (Key::new(seed, kind::CIRCUIT, u64::from(index)).stream(stream::VOLTAGE), level)
             })
             .collect();
+        let weather = Weather::new(seed);
+        let segment = |meter: u32| fleet.place(meter).segment;
+        let load = match load {
+            LoadModel::Documented(base_unit) => Load::Documented {
+                base_unit,
+                customers: (0..fleet.len())
+                    .map(|meter| documented::Customer::new(segment(meter), key(meter)))
+                    .collect(),
+                octaves: documented::Octaves::default(),
+            },
+            LoadModel::Utility => {
+                // Any year does: the profiles are scaled to what they give on average.
+                let first = Date { year: 2025, month: 1, day: 1 }.days() * 96;
+                let year = (0..365 * 24).map(|hour| quarter(&weather, first + 4 * hour));
+                let means = utility::ProfileMeans::new(year);
+                Load::Utility {
+                    customers: (0..fleet.len())
+                        .map(|meter| utility::Customer::new(segment(meter), key(meter), &means))
+                        .collect(),
+                    octaves: utility::Octaves::default(),
+                }
+            }
+        };
         Self {
             interval_ms: i64::from(interval_seconds) * 1000,
-            base_unit,
-            weather: Weather::new(seed),
+            load,
+            weather,
             octave_4: Lattice::new(2),
             octave_16: Lattice::new(4),
-            octave_128: Lattice::new(7),
             meters,
             transformers,
             circuits,
+            outages: Outages::new(seed, fleet),
         }
     }
 
     /// What the fleet shares in interval `k` (index since the Unix epoch).
     pub fn context(&self, k: i64) -> Context {
+        self.context_with(k, &mut Windows::default())
+    }
+
+    fn context_with(&self, k: i64, windows: &mut Windows) -> Context {
         let timestamp = Timestamp(k * self.interval_ms);
-        let local = |at: Timestamp| at.0.div_euclid(1000) + us_central_offset_seconds(at);
-        let celsius = |hours_ago: i64| {
-            let at = Timestamp(timestamp.0 - hours_ago * 3_600_000);
-            self.weather.temperature(at, local(at))
+        let now = quarter(&self.weather, timestamp.0.div_euclid(QUARTER_MS));
+        let (band, quarters) = match &self.load {
+            Load::Documented { base_unit, .. } => {
+                let hours = (0..24).map(|hour| celsius(&self.weather, Timestamp(timestamp.0 - hour * 3_600_000)));
+                let band = documented::Band::new(now.hour as i64, hours.sum::<f64>() / 24.0, *base_unit, self.interval_ms);
+                (band, [now; 4])
+            }
+            Load::Utility { .. } => (
+                documented::Band::default(),
+                std::array::from_fn(|index| match index {
+                    0 => now,
+                    index if index < self.quarters() => quarter(&self.weather, now.index + index as i64),
+                    _ => now,
+                }),
+            ),
         };
-        let second_of_day = local(timestamp).rem_euclid(86_400);
-        let (low, high) = match second_of_day / 3600 {
-            14..19 => (1.5, 3.5),
-            6..9 => (1.0, 2.5),
-            _ => (0.3, 1.5),
-        };
-        let scale = match self.base_unit {
-            BaseUnit::PerReading => 1.0,
-            BaseUnit::PerHour => self.interval_ms as f64 / 3_600_000.0,
-        };
-        // The trailing day, sampled hourly. An instantaneous temperature here would lift the afternoon band's mean.
-        let daily_mean = (0..24).map(celsius).sum::<f64>() / 24.0;
-        let felt = 0.55 * celsius(0) + 0.25 * celsius(2) + 0.20 * celsius(24);
-        let hour = second_of_day as f64 / 3600.0;
-        let shape = 0.5 + 0.5 * libm::cos(2.0 * std::f64::consts::PI * (hour - 17.0) / 24.0);
+        let shape = 0.5 + 0.5 * libm::cos(2.0 * std::f64::consts::PI * (now.hour - 17.0) / 24.0);
         Context {
             interval: k,
             timestamp,
-            low: low * scale,
-            width: (high - low) * scale,
-            weather: 0.30 * (daily_mean - 21.5) / 7.5,
-            feeder_load: 0.35 * shape + 0.65 * ((felt - 18.0) / 18.0).clamp(0.0, 1.0),
+            band,
+            quarters,
+            feeder_load: 0.35 * shape + 0.65 * ((now.felt - 18.0) / 18.0).clamp(0.0, 1.0),
+            disturbances: self.outages.during(timestamp.0.div_euclid(1000), self.interval_ms / 1000, windows),
         }
     }
 
-    /// Usage and voltage of one meter in the interval of `context`.
-    pub fn values(&self, meter: u32, context: &Context) -> (Energy, Voltage) {
-        let constants = &self.meters[meter as usize];
-        let (k, key, phase) = (context.interval, constants.key, constants.phase);
-        let load = |purpose: u64| key.stream(stream::LOAD + purpose);
-        // The weights' squares sum to one with the weather's, so the copula's marginal stays standard normal.
-        let z = 0.55 * constants.level
-            + context.weather
-            + 0.30 * self.octave_128.at(load(0), k, phase)
-            + 0.42 * self.octave_16.at(load(1), k, phase)
-            + 0.45 * self.octave_4.at(load(2), k, phase)
-            + 0.37 * load(3).gaussian(k);
-        let share = 0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2);
-        let kwh = constants.multiplier * (context.low + context.width * share);
+    /// Quarters of an hour in an interval; one for those that are shorter.
+    fn quarters(&self) -> usize {
+        (self.interval_ms / QUARTER_MS).max(1) as usize
+    }
 
+    /// What `meter` says of the interval of `context`.
+    pub fn values(&self, meter: u32, context: &Context) -> Values {
+        let constants = &self.meters[meter as usize];
+        let (k, key) = (context.interval, constants.key);
+        let disturbance = context.disturbances.of(meter);
+        let out = disturbance.map_or(0.0, |disturbance| disturbance.out);
+        let kwh = match &self.load {
+            // The ranges bound whole readings: an interval is out when most of it is.
+            Load::Documented { .. } if out >= 0.5 => return OUT,
+            Load::Documented { customers, octaves, .. } => {
+                documented::kwh(&customers[meter as usize], key, k, &context.band, octaves)
+            }
+            Load::Utility { .. } if out >= 0.999 => return OUT,
+            Load::Utility { customers, octaves } => {
+                let since = disturbance.and_then(|disturbance| disturbance.since);
+                let pick_up = since.map_or(0.0, |seconds| 0.6 * libm::exp(-seconds as f64 / 2700.0));
+                let kwh = self.utility_kwh(&customers[meter as usize], key, context, pick_up, octaves);
+                kwh * (1.0 - out)
+            }
+        };
         let (circuit, level) = self.circuits[constants.circuit as usize];
         let transformer = self.transformers[constants.transformer as usize];
         let wander = 0.45 * self.octave_16.at(circuit, k, 0) + 0.25 * circuit.gaussian(k ^ (1 << 40));
@@ -197,8 +262,64 @@ impl Model {
             - constants.service_drop * kwh
             - sag
             + 0.15 * key.stream(stream::VOLTAGE).gaussian(k);
-        let energy = Energy((kwh * 10_000.0).round() as i64);
-        (energy, Voltage((volts.clamp(110.0, 127.0) * 10.0).round() as i32))
+        let estimated = key.stream(stream::QUALITY).uniform(k >> 3) < ESTIMATED_SHARE;
+        Values {
+            // What a roof gives back is another channel.
+            usage: Energy((kwh.max(0.0) * 10_000.0).round() as i64),
+            voltage: Voltage((volts.clamp(110.0, 127.0) * 10.0).round() as i32),
+            is_outage: false,
+            quality: if estimated { Quality::Estimated } else { Quality::Valid },
+        }
+    }
+
+    /// Net kWh of a customer. Intervals of other lengths are sums, or parts, of the same quarters of an hour.
+    fn utility_kwh(
+        &self,
+        customer: &utility::Customer,
+        key: Key,
+        context: &Context,
+        pick_up: f64,
+        octaves: &utility::Octaves,
+    ) -> f64 {
+        let quarters = &context.quarters[..self.quarters()];
+        let kwh = quarters.iter().map(|quarter| 0.25 * customer.kw(key, quarter, pick_up, octaves)).sum::<f64>();
+        if self.interval_ms >= QUARTER_MS {
+            return kwh;
+        }
+        // Three parts of a quarter, of weights that add up to one.
+        let weight = |part: i64| 1.0 + 0.2 * key.stream(stream::PARTS).uniform(3 * context.quarters[0].index + part);
+        let part = context.interval.rem_euclid(3);
+        kwh * weight(part) / (weight(0) + weight(1) + weight(2))
+    }
+}
+
+/// A meter without power.
+const OUT: Values = Values { usage: Energy(0), voltage: Voltage(0), is_outage: true, quality: Quality::Outage };
+
+/// Degrees Celsius.
+fn celsius(weather: &Weather, at: Timestamp) -> f64 {
+    weather.temperature(at, at.0.div_euclid(1000) + us_central_offset_seconds(at))
+}
+
+/// What the fleet shares in the quarter of an hour with this index.
+fn quarter(weather: &Weather, index: i64) -> utility::Quarter {
+    let at = Timestamp(index * QUARTER_MS);
+    let offset = us_central_offset_seconds(at);
+    let local = at.0.div_euclid(1000) + offset;
+    let day = local.div_euclid(86_400);
+    let ago = |hours: i64| celsius(weather, Timestamp(at.0 - hours * 3_600_000));
+    let date = Date::from_days(day);
+    let (sun, cloud) = weather.sky(at);
+    utility::Quarter {
+        index,
+        hour: local.rem_euclid(86_400) as f64 / 3600.0,
+        day,
+        offset: offset / 900,
+        rest: rest_day(day),
+        school_holidays: (6..8).contains(&date.month) || date.month == 8 && date.day < 15,
+        felt: 0.55 * ago(0) + 0.25 * ago(2) + 0.20 * ago(24),
+        sun,
+        cloud,
     }
 }
 
@@ -206,11 +327,12 @@ impl Model {
 #[derive(Debug)]
 pub struct Contexts {
     slots: Vec<Option<Context>>,
+    windows: Windows,
 }
 
 impl Default for Contexts {
     fn default() -> Self {
-        Self { slots: vec![None; 4096] }
+        Self { slots: vec![None; 4096], windows: Windows::default() }
     }
 }
 
@@ -222,7 +344,7 @@ impl Contexts {
         if stale {
             self.slots[slot] = None;
         }
-        self.slots[slot].get_or_insert_with(|| model.context(k))
+        self.slots[slot].get_or_insert_with(|| model.context_with(k, &mut self.windows))
     }
 }
 
@@ -233,7 +355,7 @@ mod tests {
 
     fn sample(base_unit: BaseUnit) -> (Fleet, Model) {
         let fleet = Fleet::new(42, 400, &SERVICE_AREAS[0]);
-        let model = Model::new(42, &fleet, 900, base_unit);
+        let model = Model::new(42, &fleet, 900, LoadModel::Documented(base_unit));
         (fleet, model)
     }
 
@@ -253,7 +375,12 @@ mod tests {
             };
             for meter in (0..fleet.len()).step_by(13) {
                 let multiplier = [1, 5, 15][fleet.place(meter).segment as usize];
-                let (usage, voltage) = model.values(meter, &context);
+                let Values { usage, voltage, is_outage, quality } = model.values(meter, &context);
+                assert_eq!(is_outage, quality == Quality::Outage);
+                if is_outage {
+                    assert_eq!((usage, voltage), (Energy(0), Voltage(0)));
+                    continue;
+                }
                 assert!((low * multiplier..=high * multiplier).contains(&usage.0), "{usage:?} at {k}");
                 assert!((1100..=1270).contains(&voltage.0), "{voltage:?}");
             }
@@ -268,7 +395,7 @@ mod tests {
             let context = model.context(k);
             for meter in 0..fleet.len() {
                 let sum = &mut sums[fleet.place(meter).segment as usize];
-                sum.0 += model.values(meter, &context).0.kwh();
+                sum.0 += model.values(meter, &context).usage.kwh();
                 sum.1 += 1.0;
             }
         }
@@ -286,7 +413,8 @@ mod tests {
         for k in YEAR.step_by(37) {
             let context = model.context(k);
             for meter in 0..fleet.len() {
-                let volts = model.values(meter, &context).1.volts();
+                let values = model.values(meter, &context);
+                let volts = if values.is_outage { continue } else { values.voltage.volts() };
                 count += 1;
                 sum += volts;
                 inside += u32::from((114.0..=126.0).contains(&volts));
@@ -309,7 +437,7 @@ mod tests {
         let (_, per_hour) = sample(BaseUnit::PerHour);
         let k = YEAR.start + 40;
         let (whole, quarter) =
-            (per_reading.values(3, &per_reading.context(k)).0, per_hour.values(3, &per_hour.context(k)).0);
+            (per_reading.values(3, &per_reading.context(k)).usage, per_hour.values(3, &per_hour.context(k)).usage);
         assert!((whole.0 - 4 * quarter.0).abs() <= 2, "{whole:?} {quarter:?}");
     }
 
@@ -322,7 +450,7 @@ mod tests {
             let share = |k: i64| {
                 let context = model.context(k);
                 let multiplier = [1.0, 5.0, 15.0][fleet.place(meter).segment as usize];
-                (model.values(meter, &context).0.kwh() / multiplier - context.low) / context.width - 0.5
+                (model.values(meter, &context).usage.kwh() / multiplier - context.band.low) / context.band.width - 0.5
             };
             for day in 0..10 {
                 let k = YEAR.start + 96 * (20 + 7 * day) + 30;
@@ -331,5 +459,36 @@ mod tests {
             }
         }
         assert!((0.6..0.95).contains(&(lagged / squares)), "{}", lagged / squares);
+    }
+
+    #[test]
+    fn utility_intervals_of_every_length_are_made_of_the_same_quarters() {
+        let fleet = Fleet::new(42, 100, &SERVICE_AREAS[0]);
+        let [five, quarter, hour] = [300, 900, 3600].map(|seconds| Model::new(42, &fleet, seconds, LoadModel::Utility));
+        let usage = |model: &Model, meter, k| model.values(meter, &model.context(k)).usage.0;
+        for k in (YEAR.start..YEAR.start + 96 * 60).step_by(4 * 37) {
+            for meter in 0..fleet.len() {
+                let quarters: i64 = (0..4).map(|part| usage(&quarter, meter, k + part)).sum();
+                let parts: i64 = (0..12).map(|part| usage(&five, meter, 3 * k + part)).sum();
+                let whole = usage(&hour, meter, k / 4);
+                assert!((whole - quarters).abs() <= 3 || quarters == 0 || whole < quarters, "{whole} {quarters}");
+                assert!((parts - quarters).abs() <= 8, "{parts} {quarters}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reading_is_the_same_alone_and_in_a_block() {
+        let fleet = Fleet::new(9, 2_000, &SERVICE_AREAS[0]);
+        for load in [LoadModel::Documented(BaseUnit::PerReading), LoadModel::Utility] {
+            let model = Model::new(9, &fleet, 900, load);
+            let mut contexts = Contexts::default();
+            for k in YEAR.step_by(701) {
+                let alone = model.context(k);
+                for meter in (0..fleet.len()).step_by(7) {
+                    assert_eq!(model.values(meter, &alone), model.values(meter, contexts.get(&model, k)));
+                }
+            }
+        }
     }
 }

@@ -16,14 +16,41 @@ const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(crate) mod stream {
     /// Static draws of a meter, transformer or circuit.
     pub(crate) const STATIC: u64 = 1;
+    /// Blocks of days away from home.
+    pub(crate) const VACATION: u64 = 2;
     /// Load noise, first of four octaves.
     pub(crate) const LOAD: u64 = 3;
+    /// Base load.
+    pub(crate) const BASE: u64 = 7;
+    /// Wander of a thermostat's phase.
+    pub(crate) const HVAC: u64 = 8;
+    /// Appliance runs, first of five.
+    pub(crate) const APPLIANCE: u64 = 16;
+    /// Batches of a plant.
+    pub(crate) const BATCH: u64 = 21;
+    /// Charging a car.
+    pub(crate) const CHARGE: u64 = 30;
+    /// Clouds over one roof.
+    pub(crate) const ROOF: u64 = 31;
+    /// Estimated readings.
+    pub(crate) const QUALITY: u64 = 40;
+    /// Whether a node fails, how, and in which order it comes back.
+    pub(crate) const OUTAGE: u64 = 50;
     /// Voltage noise.
     pub(crate) const VOLTAGE: u64 = 60;
     /// Offset of a staggered meter in its interval, and its jitter.
     pub(crate) const STAGGER: u64 = 70;
+    /// Delay in the mesh.
+    pub(crate) const MESH: u64 = 71;
+    /// A meter's link to its collector, and the link of a meter that is hard to reach.
+    pub(crate) const LINK: u64 = 72;
+    pub(crate) const HARD_LINK: u64 = 73;
     /// Weather.
     pub(crate) const WEATHER: u64 = 77;
+    /// Static draws of the utility model, and the daily jitter of opening hours.
+    pub(crate) const UTILITY: u64 = 110;
+    /// Parts of a quarter of an hour.
+    pub(crate) const PARTS: u64 = 112;
 }
 
 /// One endless sequence of independent draws, addressed by index.

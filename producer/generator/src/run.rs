@@ -1,18 +1,21 @@
 //! A run, ready to produce rows.
 
+use std::ops::Range;
+
 use flux_schemas::{
     codec::schema_fingerprint,
-    reading::{Quality, Reading},
+    reading::Reading,
     run::{RunId, RunSpec},
     source::Partition,
     time::Timestamp,
 };
 
 use crate::{
+    comms::Comms,
     emission::{EMISSION_VERSION, Pattern},
     fleet::{Fleet, SERVICE_AREAS, ServiceArea},
     golden,
-    model::{BaseUnit, Context, MODEL_VERSION, Model},
+    model::{BaseUnit, Context, LoadModel, MODEL_VERSION, Model},
 };
 
 /// Interval lengths a meter reads at, minutes.
@@ -35,8 +38,8 @@ pub struct Request {
     pub end: Option<Timestamp>,
     /// Emission pattern.
     pub pattern: Pattern,
-    /// How base ranges are read.
-    pub base_unit: BaseUnit,
+    /// Load model.
+    pub load: LoadModel,
 }
 
 /// Why a spec makes no run for this binary.
@@ -87,10 +90,10 @@ impl Request {
         let spec = RunSpec {
             run_id,
             seed: self.seed as i64,
-            model: "documented".into(),
+            model: self.load.as_str().into(),
             model_version: MODEL_VERSION,
             golden_hash: golden::hash().into(),
-            base_unit: self.base_unit.as_str().into(),
+            base_unit: self.load.base_unit().as_str().into(),
             service_area: SERVICE_AREAS[0].name.into(),
             meters: i32::try_from(self.meters).unwrap_or(i32::MAX),
             interval_seconds: seconds as i32,
@@ -124,10 +127,7 @@ pub struct TopicOfRun {
 }
 
 /// Every rule of a spec, in one place.
-fn check(spec: &RunSpec) -> Result<(Pattern, BaseUnit, &'static ServiceArea), Error> {
-    if spec.model != "documented" {
-        return Err(field("model", &spec.model, "this version knows: documented"));
-    }
+fn check(spec: &RunSpec) -> Result<(Pattern, LoadModel, &'static ServiceArea), Error> {
     if !u32::try_from(spec.meters).is_ok_and(|meters| METERS.contains(&meters)) {
         return Err(field("meters", &spec.meters, format!("use {} to {}", METERS.start(), METERS.end())));
     }
@@ -151,14 +151,16 @@ fn check(spec: &RunSpec) -> Result<(Pattern, BaseUnit, &'static ServiceArea), Er
         ));
     }
     let pattern = Pattern::parse(&spec.pattern)
-        .ok_or_else(|| field("pattern", &spec.pattern, "this version knows: uniform, staggered"))?;
+        .ok_or_else(|| field("pattern", &spec.pattern, "use uniform, staggered, partial or degraded"))?;
     let base_unit = BaseUnit::parse(&spec.base_unit)
         .ok_or_else(|| field("base_unit", &spec.base_unit, "use per_reading or per_hour"))?;
+    let load = LoadModel::parse(&spec.model, base_unit)
+        .ok_or_else(|| field("model", &spec.model, "use documented or utility"))?;
     let area = SERVICE_AREAS.iter().find(|area| area.name == spec.service_area).ok_or_else(|| {
         let names: Vec<_> = SERVICE_AREAS.iter().map(|area| area.name).collect();
         field("service_area", &spec.service_area, format!("this version knows: {}", names.join(", ")))
     })?;
-    Ok((pattern, base_unit, area))
+    Ok((pattern, load, area))
 }
 
 /// A validated run.
@@ -168,6 +170,7 @@ pub struct Run {
     fleet: Fleet,
     model: Model,
     pattern: Pattern,
+    comms: Comms,
     partitions: Vec<Partition>,
 }
 
@@ -177,7 +180,7 @@ impl Run {
     /// # Errors
     /// [`Error`] when this binary cannot make the run's rows: it must neither resume nor judge it.
     pub fn new(spec: RunSpec) -> Result<Self, Error> {
-        let (pattern, base_unit, area) = check(&spec)?;
+        let (pattern, load, area) = check(&spec)?;
         if spec.model_version != MODEL_VERSION || spec.golden_hash != golden::hash() {
             return Err(Error::Golden {
                 run: spec.run_id,
@@ -195,9 +198,10 @@ impl Run {
         }
         let seed = spec.seed as u64;
         let fleet = Fleet::new(seed, spec.meters as u32, area);
-        let model = Model::new(seed, &fleet, spec.interval_seconds, base_unit);
+        let model = Model::new(seed, &fleet, spec.interval_seconds, load);
         let partitions = fleet.partitions(spec.partitions);
-        Ok(Self { spec, fleet, model, pattern, partitions })
+        let comms = Comms::new(seed, fleet.len(), i64::from(spec.interval_seconds) * 1000, pattern);
+        Ok(Self { spec, fleet, model, pattern, comms, partitions })
     }
 
     /// The spec it was built from.
@@ -240,10 +244,31 @@ impl Run {
         i64::from(self.spec.interval_seconds) * 1000
     }
 
-    /// Readings of the finished run; `None` while it is open-ended.
+    /// Readings that the finished run emits; `None` while it is open-ended.
     pub fn readings(&self) -> Option<u64> {
-        let intervals = self.spec.end_interval? - self.spec.first_interval;
-        Some(intervals as u64 * u64::from(self.fleet.len()))
+        Some(self.rows(0..self.fleet.len(), self.spec.first_interval..self.spec.end_interval?))
+    }
+
+    /// Whether the reading of (meter, interval) reaches the head-end; what does not is never emitted.
+    pub fn reports(&self, meter: u32, interval: i64) -> bool {
+        self.comms.is_lossless() || self.comms.reports(meter, self.comms.block(interval))
+    }
+
+    /// Readings of some meters in some intervals that are emitted.
+    pub fn rows(&self, meters: impl Iterator<Item = u32> + Clone, intervals: Range<i64>) -> u64 {
+        if self.comms.is_lossless() {
+            return (intervals.end - intervals.start).max(0) as u64 * meters.count() as u64;
+        }
+        let mut rows = 0;
+        let mut from = intervals.start;
+        while from < intervals.end {
+            let block = self.comms.block(from);
+            let to = self.comms.first_interval(block + 1).min(intervals.end);
+            let reporting = meters.clone().filter(|meter| self.comms.reports(*meter, block)).count();
+            rows += (to - from) as u64 * reporting as u64;
+            from = to;
+        }
+        rows
     }
 
     /// Partition of a meter.
@@ -268,20 +293,20 @@ impl Run {
 
     /// The reading of one meter in the interval of `context`.
     pub fn reading(&self, meter: u32, context: &Context) -> Reading<'_> {
-        let (usage, voltage) = self.model.values(meter, context);
+        let values = self.model.values(meter, context);
         let place = self.fleet.place(meter);
         Reading {
             meter_id: self.fleet.meter_id(meter),
             timestamp: context.timestamp,
-            usage,
-            voltage,
+            usage: values.usage,
+            voltage: values.voltage,
             transformer_id: self.fleet.transformer_id(place.transformer),
             circuit_id: self.fleet.circuit_id(place.circuit),
             substation_id: self.fleet.substation_id(place.substation),
             segment: place.segment,
             service_area: self.fleet.service_area(),
-            is_outage: false,
-            quality: Quality::Valid,
+            is_outage: values.is_outage,
+            quality: values.quality,
         }
     }
 }
@@ -299,7 +324,7 @@ pub(crate) mod tests {
             start,
             end: Some(Timestamp(start.0 + days * 86_400_000)),
             pattern,
-            base_unit: BaseUnit::PerReading,
+            load: LoadModel::Documented(BaseUnit::PerReading),
         }
     }
 

@@ -2,12 +2,19 @@
 
 use flux_schemas::time::{Date, Timestamp};
 
-use crate::noise::{Key, Lattice, Stream, stream};
+use crate::{
+    fleet::kind,
+    noise::{Key, Lattice, Stream, stream},
+};
 
 /// Monthly mean daily maximum and minimum, degrees Celsius, Houston Intercontinental 1991-2020 (NOAA normals, as
 /// tabulated in Wikipedia's Houston weather box).
 const MAXIMUM: [f64; 12] = [17.7, 19.9, 23.3, 26.7, 30.5, 33.5, 34.7, 34.9, 32.4, 28.2, 22.6, 18.5];
 const MINIMUM: [f64; 12] = [6.5, 8.7, 12.0, 15.4, 19.9, 23.2, 24.3, 24.1, 21.4, 16.1, 10.8, 7.6];
+
+/// Houston, degrees.
+const LATITUDE: f64 = 29.76;
+const LONGITUDE: f64 = -95.37;
 
 /// Weather on the 15-minute lattice, whatever the interval of the run.
 #[derive(Debug)]
@@ -15,19 +22,25 @@ pub(crate) struct Weather {
     days: Stream,
     fronts: Stream,
     gusts: Stream,
+    clouds: Stream,
     octave_4: Lattice,
+    octave_16: Lattice,
+    octave_64: Lattice,
     octave_128: Lattice,
     octave_256: Lattice,
 }
 
 impl Weather {
     pub(crate) fn new(seed: u64) -> Self {
-        let key = Key::new(seed, 5, 0);
+        let key = Key::new(seed, kind::REGION, 0);
         Self {
             days: key.stream(stream::WEATHER),
             fronts: key.stream(stream::WEATHER + 1),
             gusts: key.stream(stream::WEATHER + 2),
+            clouds: key.stream(stream::WEATHER + 3),
             octave_4: Lattice::new(2),
+            octave_16: Lattice::new(4),
+            octave_64: Lattice::new(6),
             octave_128: Lattice::new(7),
             octave_256: Lattice::new(8),
         }
@@ -46,6 +59,24 @@ impl Weather {
         let front =
             0.8 * self.octave_256.at(self.fronts, quarter, 0) + 0.6 * self.octave_128.at(self.fronts, quarter, 31);
         middle + swing + front_size * front + 0.4 * self.octave_4.at(self.gusts, quarter, 0)
+    }
+}
+
+impl Weather {
+    /// The sun on a flat roof and the clouds before it, each 0 to 1.
+    pub(crate) fn sky(&self, at: Timestamp) -> (f64, f64) {
+        use std::f64::consts::PI;
+        let day = at.days() - Date { year: at.date().year, month: 1, day: 1 }.days();
+        let declination = 23.45 / 180.0 * PI * libm::sin(2.0 * PI * (285 + day) as f64 / 365.0);
+        let latitude = LATITUDE / 180.0 * PI;
+        let solar_hour = at.0.rem_euclid(86_400_000) as f64 / 3_600_000.0 + LONGITUDE / 15.0;
+        let hour_angle = (solar_hour - 12.0) / 12.0 * PI;
+        let height = libm::sin(latitude) * libm::sin(declination)
+            + libm::cos(latitude) * libm::cos(declination) * libm::cos(hour_angle);
+        let sun = libm::pow(height.max(0.0), 1.15);
+        let quarter = at.0.div_euclid(900_000);
+        let systems = self.octave_64.at(self.clouds, quarter, 0) + self.octave_16.at(self.clouds, quarter, 1 << 20);
+        (sun, (0.5 + 0.45 * 0.7 * systems).clamp(0.0, 1.0))
     }
 }
 

@@ -20,6 +20,15 @@ pub enum Keys {
     Upper,
 }
 
+impl Keys {
+    fn names(self) -> &'static [&'static str; 14] {
+        match self {
+            Self::Lower => &LOWER,
+            Self::Upper => &UPPER,
+        }
+    }
+}
+
 /// `"name":`, ready to append.
 macro_rules! keys {
     ($($name:literal),+ $(,)?) => { [$(concat!("\"", $name, "\":")),+] };
@@ -61,10 +70,20 @@ const UPPER: [&str; 14] = keys!(
 /// Appends one line: a JSON object and a newline. Numbers are written from their integers, so they read back exactly.
 pub fn write_row(out: &mut Vec<u8>, keys: Keys, reading: &Reading<'_>, run: RunId, partition: Partition, offset: u64) {
     use std::io::Write;
-    let names = match keys {
-        Keys::Lower => &LOWER,
-        Keys::Upper => &UPPER,
-    };
+    let names = keys.names();
+    write_columns(out, names, reading);
+    write!(out, ",{}\"{run}\",{}{partition},{}{offset}", names[11], names[12], names[13])
+        .expect("a Vec takes every write");
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends one line with the columns of the reading alone.
+pub fn write_reading(out: &mut Vec<u8>, keys: Keys, reading: &Reading<'_>) {
+    write_columns(out, keys.names(), reading);
+    out.extend_from_slice(b"}\n");
+}
+
+fn write_columns(out: &mut Vec<u8>, names: &[&str; 14], reading: &Reading<'_>) {
     let mut field = |index: usize, write: &dyn Fn(&mut Vec<u8>)| {
         out.push(if index == 0 { b'{' } else { b',' });
         out.extend_from_slice(names[index].as_bytes());
@@ -85,10 +104,6 @@ pub fn write_row(out: &mut Vec<u8>, keys: Keys, reading: &Reading<'_>, run: RunI
     field(8, &|out| write_string(out, reading.service_area));
     field(9, &|out| out.extend_from_slice(if reading.is_outage { b"true" } else { b"false" }));
     field(10, &|out| write_string(out, reading.quality.as_str()));
-    field(11, &|out| write!(out, "\"{run}\"").expect("a Vec takes every write"));
-    field(12, &|out| write!(out, "{partition}").expect("a Vec takes every write"));
-    field(13, &|out| write!(out, "{offset}").expect("a Vec takes every write"));
-    out.extend_from_slice(b"}\n");
 }
 
 /// JSON escapes only where the text needs them; identifiers never do.
@@ -103,7 +118,7 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// `value` / 10^decimals, in decimal digits.
-fn write_decimal(out: &mut Vec<u8>, value: i64, decimals: u32) {
+pub fn write_decimal(out: &mut Vec<u8>, value: i64, decimals: u32) {
     use std::io::Write;
     let scale = 10_u64.pow(decimals);
     let sign = if value < 0 { "-" } else { "" };

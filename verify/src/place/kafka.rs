@@ -57,7 +57,7 @@ fn partition_rows(
     list.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
     consumer.assign(&list).map_err(failed)?;
     let run = expectation.run();
-    let mut stream = ShardStream::new(run.clone(), partition % run.spec().shards, None);
+    let mut stream = ShardStream::new(run.clone(), partition % run.spec().shards);
     let mut in_order = true;
     loop {
         let message = match consumer.poll(Duration::from_secs(30)) {

@@ -1,0 +1,515 @@
+//! The `utility` load: homes, shops and plants as a utility engineer knows them, kW averaged over a quarter of an hour.
+//!
+//! A home is base load, plug load with a daily shape and noise that remembers, appliances that run for a while,
+//! an air conditioner that cycles on a thermostat (or does not), electric heating, and here and there a car and a roof.
+//! A shop opens and closes; a plant works in shifts and batches. Nothing is remembered: an appliance run, a charge, a
+//! vacation is one draw of the window that it lies in, and the thermostat's square wave is averaged in closed form.
+//! Constants and sources: `docs/model.md`.
+
+use flux_schemas::reading::Segment;
+
+use crate::noise::{Key, Lattice, stream};
+
+/// What the fleet shares in one quarter of an hour.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Quarter {
+    /// Quarters since the Unix epoch.
+    pub(super) index: i64,
+    /// Civil time at its start: hour of the day, day since the epoch, offset from UTC in quarters.
+    pub(super) hour: f64,
+    pub(super) day: i64,
+    pub(super) offset: i64,
+    /// Saturday 1, Sunday and holidays 2, otherwise 0.
+    pub(super) rest: usize,
+    /// June to the middle of August.
+    pub(super) school_holidays: bool,
+    /// Temperature as the houses feel it, degrees Celsius.
+    pub(super) felt: f64,
+    /// The sun on a flat roof, 0 to 1, and clouds, 0 to 1.
+    pub(super) sun: f64,
+    pub(super) cloud: f64,
+}
+
+/// The octaves of the noise.
+#[derive(Debug)]
+pub(super) struct Octaves {
+    octave_2: Lattice,
+    octave_4: Lattice,
+    octave_16: Lattice,
+    octave_64: Lattice,
+    octave_128: Lattice,
+}
+
+impl Default for Octaves {
+    fn default() -> Self {
+        let [octave_2, octave_4, octave_16, octave_64, octave_128] = [1, 2, 4, 6, 7].map(Lattice::new);
+        Self { octave_2, octave_4, octave_16, octave_64, octave_128 }
+    }
+}
+
+/// What never changes about a customer.
+#[derive(Debug)]
+pub(super) enum Customer {
+    Home(Home),
+    Shop(Shop),
+    Plant(Plant),
+}
+
+/// Mean load of a home, kW: shops are scaled to five times of it, plants to fifteen times.
+const HOME_KW: f64 = 1.63;
+
+impl Customer {
+    /// `means` are the mean outputs of the shop and plant profiles, see [`profile_means`].
+    pub(super) fn new(segment: Segment, key: Key, means: &ProfileMeans) -> Self {
+        match segment {
+            Segment::Residential => Self::Home(Home::new(key)),
+            Segment::Commercial => Self::Shop(Shop::new(key, means)),
+            Segment::Industrial => Self::Plant(Plant::new(key, means)),
+        }
+    }
+
+    /// Net load in a quarter, kW: negative where a roof gives more than the home takes. `pick_up` is the share of the
+    /// air conditioner that an outage has left to do, 0 to 0.6.
+    pub(super) fn kw(&self, key: Key, quarter: &Quarter, pick_up: f64, octaves: &Octaves) -> f64 {
+        match self {
+            Self::Home(home) => home.kw(key, quarter, pick_up, octaves),
+            Self::Shop(shop) => shop.kw(key, quarter, octaves),
+            Self::Plant(plant) => plant.kw(key, quarter, octaves),
+        }
+    }
+}
+
+/// exp(sigma g) with mean one.
+fn lognormal(sigma: f64, gaussian: f64) -> f64 {
+    libm::exp(sigma * gaussian - 0.5 * sigma * sigma)
+}
+
+/// Linear between the hours of a day.
+fn at_hour(table: &[f64; 24], hour: f64) -> f64 {
+    let hour = hour.rem_euclid(24.0);
+    let index = hour as usize % 24;
+    let fraction = hour - hour.floor();
+    table[index] * (1.0 - fraction) + table[(index + 1) % 24] * fraction
+}
+
+/// Plug load of a home by hour: workdays, then days of rest.
+const PLUG: [[f64; 24]; 2] = [
+    [
+        0.66, 0.58, 0.54, 0.52, 0.54, 0.64, 0.88, 1.06, 0.98, 0.86, 0.84, 0.88, 0.92, 0.90, 0.90, 0.96, 1.10, 1.32, 1.54,
+        1.62, 1.58, 1.42, 1.16, 0.86,
+    ],
+    [
+        0.74, 0.62, 0.56, 0.54, 0.54, 0.58, 0.70, 0.90, 1.08, 1.18, 1.20, 1.22, 1.22, 1.18, 1.14, 1.16, 1.24, 1.36, 1.48,
+        1.52, 1.46, 1.34, 1.14, 0.92,
+    ],
+];
+
+/// Quarters of an appliance window: two hours.
+const WINDOW: i64 = 8;
+
+/// One kind of appliance: a run is drawn in every window.
+struct Appliance {
+    /// Chance of a run by civil two-hour bin, workdays; days of rest move it by `rest`.
+    chance: [f64; 12],
+    rest: f64,
+    kw: (f64, f64),
+    /// Quarters.
+    duration: (f64, f64),
+}
+
+const WATER_HEATER: usize = 3;
+const APPLIANCES: [Appliance; 5] = [
+    // Cooking.
+    Appliance {
+        chance: [0.01, 0.01, 0.03, 0.22, 0.10, 0.20, 0.16, 0.14, 0.40, 0.45, 0.12, 0.03],
+        rest: 1.15,
+        kw: (0.8, 2.8),
+        duration: (1.0, 4.0),
+    },
+    // Laundry.
+    Appliance {
+        chance: [0.0, 0.0, 0.01, 0.04, 0.07, 0.07, 0.06, 0.06, 0.07, 0.08, 0.06, 0.02],
+        rest: 1.7,
+        kw: (3.2, 5.0),
+        duration: (2.5, 5.0),
+    },
+    // Dishwasher.
+    Appliance {
+        chance: [0.01, 0.0, 0.0, 0.02, 0.04, 0.04, 0.06, 0.04, 0.05, 0.16, 0.20, 0.08],
+        rest: 1.1,
+        kw: (0.6, 1.2),
+        duration: (3.0, 6.0),
+    },
+    // Electric water heater.
+    Appliance {
+        chance: [0.12, 0.08, 0.20, 0.75, 0.55, 0.35, 0.32, 0.30, 0.42, 0.60, 0.62, 0.35],
+        rest: 1.05,
+        kw: (2.2, 4.5),
+        duration: (0.8, 2.6),
+    },
+    // Everything else.
+    Appliance {
+        chance: [0.08, 0.05, 0.08, 0.20, 0.25, 0.25, 0.25, 0.25, 0.30, 0.40, 0.40, 0.20],
+        rest: 1.2,
+        kw: (0.2, 1.2),
+        duration: (3.0, 8.0),
+    },
+];
+
+#[derive(Debug)]
+pub(super) struct Home {
+    base_kw: f64,
+    plug_kw: f64,
+    /// Hours that this home's day is late.
+    shift: f64,
+    activity: f64,
+    phase: i64,
+    water_heater: bool,
+    cooling: Cycle,
+    cooling_from: f64,
+    setback: f64,
+    heating: Cycle,
+    heating_below: f64,
+    charger_kw: f64,
+    roof_kw: f64,
+}
+
+/// A load behind a thermostat.
+#[derive(Debug)]
+struct Cycle {
+    kw: f64,
+    /// Quarters from start to start; 0 for one that varies its speed.
+    period: f64,
+    phase: f64,
+}
+
+impl Cycle {
+    /// Mean kW over a quarter at a duty of 0 to 1: the square wave's integral over the quarter, exactly.
+    fn kw(&self, duty: f64, quarter: i64, wander: f64) -> f64 {
+        if self.period == 0.0 || duty >= 1.0 {
+            return self.kw * duty;
+        }
+        let integral = |phase: f64| phase.floor() * duty + (phase - phase.floor()).min(duty);
+        // Reduced first: a quarter index has more digits than a phase needs.
+        let from = (quarter as f64 / self.period).fract() + self.phase + wander;
+        let width = 1.0 / self.period;
+        self.kw * (integral(from + width) - integral(from)) / width
+    }
+}
+
+impl Home {
+    fn new(key: Key) -> Self {
+        let statics = key.stream(stream::UTILITY);
+        let normal = |draw: i64| statics.gaussian(draw);
+        let uniform = |draw: i64| statics.uniform(100 + draw);
+        let size = lognormal(0.48, normal(0));
+        let power = |exponent: f64| libm::pow(size, exponent);
+        let thermostat = |kw: f64, draw: i64| Cycle {
+            kw,
+            period: if uniform(draw) < 0.25 { 0.0 } else { 0.8 + uniform(draw + 1) },
+            phase: 8.0 * uniform(draw + 2),
+        };
+        let heating_kw = match uniform(0) {
+            chance if chance < 0.30 => 3.4 * power(0.6),
+            chance if chance < 0.55 => 6.5 * power(0.6),
+            _ => 0.45,
+        };
+        Self {
+            base_kw: 0.27 * power(0.7) * lognormal(0.40, normal(1)),
+            plug_kw: 0.34 * power(0.9) * lognormal(0.40, normal(2)),
+            shift: 0.75 * normal(3),
+            activity: lognormal(0.35, normal(4)),
+            phase: (statics.bits(200) & 0xff) as i64,
+            water_heater: uniform(1) < 0.45,
+            cooling: thermostat(3.3 * power(0.8) * lognormal(0.18, normal(5)), 10),
+            cooling_from: 20.2 + 1.9 * normal(6),
+            setback: if uniform(2) < 0.4 { 2.0 } else { 0.0 },
+            heating: thermostat(heating_kw, 20),
+            heating_below: 14.5 + 1.5 * normal(7),
+            charger_kw: if uniform(3) < 0.03 { if uniform(4) < 0.7 { 7.2 } else { 11.5 } } else { 0.0 },
+            roof_kw: if uniform(5) < 0.03 { 6.5 * lognormal(0.35, normal(8)) } else { 0.0 },
+        }
+    }
+
+    fn kw(&self, key: Key, quarter: &Quarter, pick_up: f64, octaves: &Octaves) -> f64 {
+        let load = |purpose: u64| key.stream(stream::LOAD + purpose);
+        let k = quarter.index;
+        // Blocks of five days, made of whole appliance windows.
+        let away = key.stream(stream::VACATION).uniform(k.div_euclid(60 * WINDOW)) < 0.024;
+        let present = if away { 0.12 } else { 1.0 };
+        let fast = octaves.octave_2.at(load(0), k, self.phase);
+        let z = 0.30 * fast
+            + 0.57 * octaves.octave_4.at(load(1), k, self.phase)
+            + 0.62 * octaves.octave_16.at(load(2), k, self.phase)
+            + 0.45 * octaves.octave_128.at(load(3), k, self.phase);
+        let rest = usize::from(quarter.rest > 0);
+        let plug = self.plug_kw * at_hour(&PLUG[rest], quarter.hour - self.shift) * libm::exp(0.55 * z - 0.151);
+        let base = self.base_kw * (1.0 + 0.08 * key.stream(stream::BASE).gaussian(k));
+        let mut kw = base + present * (plug + self.appliances(key, quarter));
+        let at_work = quarter.rest == 0 && (9.0..16.0).contains(&quarter.hour);
+        let setback = if away { 4.0 } else if at_work { self.setback } else { 0.0 };
+        let from = self.cooling_from + setback;
+        let duty = ((quarter.felt - from) / (41.0 - self.cooling_from)).clamp(0.0, 1.0);
+        let wander = || 0.5 * octaves.octave_64.at(key.stream(stream::HVAC), k, self.phase);
+        if duty > 0.0 {
+            kw += self.cooling.kw((duty + pick_up).min(1.0), k, wander());
+        }
+        let duty = ((self.heating_below - setback - quarter.felt) / 20.0).clamp(0.0, 1.0);
+        if duty > 0.0 {
+            kw += self.heating.kw((duty + pick_up).min(1.0), k, wander());
+        }
+        if self.charger_kw > 0.0 {
+            kw += self.charge(key, quarter);
+        }
+        if self.roof_kw > 0.0 {
+            let cloud = (quarter.cloud + 0.15 * octaves.octave_4.at(key.stream(stream::ROOF), k, 0)).clamp(0.0, 1.0);
+            kw -= 0.80 * self.roof_kw * quarter.sun * (1.0 - 0.75 * cloud * cloud);
+        }
+        kw
+    }
+
+    /// Runs of this window and of the one before that lasts into it.
+    fn appliances(&self, key: Key, quarter: &Quarter) -> f64 {
+        let k = quarter.index;
+        let window = k.div_euclid(WINDOW);
+        let moment = k.rem_euclid(WINDOW) as f64;
+        let mut kw = 0.0;
+        for (class, appliance) in APPLIANCES.iter().enumerate() {
+            if class == WATER_HEATER && !self.water_heater {
+                continue;
+            }
+            let draws = key.stream(stream::APPLIANCE + class as u64);
+            for before in 0..2 {
+                let window = window - before;
+                let bits = draws.bits(window);
+                let lane = |lane: u32| (bits >> (16 * lane) & 0xffff) as f64 / 65_536.0;
+                let civil = (window * WINDOW + WINDOW / 2 + quarter.offset).rem_euclid(96) / WINDOW;
+                let rest = if quarter.rest > 0 { appliance.rest } else { 1.0 };
+                if lane(0) >= appliance.chance[civil as usize] * rest * self.activity {
+                    continue;
+                }
+                let start = lane(1) * WINDOW as f64 - (before * WINDOW) as f64;
+                let duration = appliance.duration.0 + lane(2) * (appliance.duration.1 - appliance.duration.0);
+                let overlap = (start + duration).min(moment + 1.0) - start.max(moment);
+                kw += overlap.max(0.0) * (appliance.kw.0 + lane(3) * (appliance.kw.1 - appliance.kw.0));
+            }
+        }
+        kw
+    }
+
+    /// A charge begins in a day from noon to noon, and ends in it.
+    fn charge(&self, key: Key, quarter: &Quarter) -> f64 {
+        let since_noon = (quarter.hour - 12.0).rem_euclid(24.0);
+        let day = quarter.day - i64::from(quarter.hour < 12.0);
+        let draws = key.stream(stream::CHARGE);
+        let draw = |index: i64| 8 * day + index;
+        if draws.uniform(draw(0)) >= 0.42 {
+            return 0.0;
+        }
+        let normal = draws.gaussian(draw(1));
+        let start = if draws.uniform(draw(2)) < 0.65 { 6.5 + 1.75 * normal } else { 11.5 + 0.75 * normal };
+        let hours = 18.0 * lognormal(0.5, draws.gaussian(draw(3))) / self.charger_kw;
+        let overlap = (start + hours).min(since_noon + 0.25) - start.max(since_noon);
+        self.charger_kw * overlap.max(0.0) * 4.0
+    }
+}
+
+/// A kind of shop.
+struct ShopKind {
+    share: f64,
+    /// Load when closed, of the load when open.
+    closed: f64,
+    opens: f64,
+    closes: f64,
+    /// Activity on Saturday and Sunday.
+    rest: [f64; 2],
+    /// Part that follows the weather.
+    weather: f64,
+    noise: f64,
+    school: bool,
+}
+
+const fn shop(
+    share: f64,
+    closed: f64,
+    [opens, closes]: [f64; 2],
+    rest: [f64; 2],
+    weather: f64,
+    noise: f64,
+) -> ShopKind {
+    ShopKind { share, closed, opens, closes, rest, weather, noise, school: false }
+}
+
+/// Office, retail, restaurant, grocery, school, warehouse.
+const SHOPS: [ShopKind; 6] = [
+    shop(0.26, 0.28, [7.0, 18.5], [0.25, 0.10], 0.35, 0.14),
+    shop(0.24, 0.25, [9.0, 21.0], [1.0, 0.80], 0.30, 0.13),
+    shop(0.14, 0.35, [6.0, 23.0], [1.05, 1.0], 0.30, 0.20),
+    shop(0.10, 0.62, [6.0, 23.0], [1.0, 1.0], 0.22, 0.09),
+    ShopKind { school: true, ..shop(0.08, 0.30, [6.5, 16.5], [0.12, 0.10], 0.40, 0.14) },
+    shop(0.18, 0.22, [7.0, 17.5], [0.45, 0.15], 0.15, 0.22),
+];
+
+#[derive(Debug)]
+pub(super) struct Shop {
+    kind: usize,
+    kw: f64,
+    phase: i64,
+}
+
+impl Shop {
+    fn new(key: Key, means: &ProfileMeans) -> Self {
+        let statics = key.stream(stream::UTILITY);
+        let mut chance = statics.uniform(100);
+        let kind = SHOPS.iter().position(|shop| {
+            chance -= shop.share;
+            chance < 0.0
+        });
+        let kind = kind.unwrap_or(SHOPS.len() - 1);
+        Self {
+            kind,
+            kw: 5.0 * HOME_KW * lognormal(0.75, statics.gaussian(0)) / means.shops[kind],
+            phase: (statics.bits(200) & 0xff) as i64,
+        }
+    }
+
+    fn kw(&self, key: Key, quarter: &Quarter, octaves: &Octaves) -> f64 {
+        let kind = &SHOPS[self.kind];
+        let load = |purpose: u64| key.stream(stream::LOAD + purpose);
+        let jitter = key.stream(stream::UTILITY + 1);
+        let day = 2 * quarter.day;
+        let opens = kind.opens + 0.25 * jitter.gaussian(day);
+        let closes = kind.closes + 0.25 * jitter.gaussian(day + 1);
+        let noise = 0.55 * octaves.octave_4.at(load(0), quarter.index, self.phase)
+            + 0.83 * octaves.octave_16.at(load(1), quarter.index, self.phase);
+        self.kw * kind.profile(quarter, opens, closes) * (1.0 + kind.noise * noise).max(0.05)
+    }
+}
+
+impl ShopKind {
+    fn profile(&self, quarter: &Quarter, opens: f64, closes: f64) -> f64 {
+        let logistic = |x: f64| 1.0 / (1.0 + libm::exp(-2.2 * x));
+        let middle = quarter.hour + 0.125;
+        // A shop that closes at 23 h is still emptying after midnight.
+        let open = logistic(middle - opens) * logistic(closes - middle) + logistic(closes - 24.0 - middle);
+        let day = match quarter.rest {
+            0 if self.school && quarter.school_holidays => 0.4,
+            0 => 1.0,
+            rest => self.rest[rest - 1],
+        };
+        let occupied = open * day;
+        let heat = ((quarter.felt - 15.0) / 20.0).clamp(0.0, 1.0);
+        self.closed
+            + (1.0 - self.closed) * (1.0 - self.weather) * occupied
+            + self.weather * heat * (0.35 + 0.65 * occupied)
+    }
+}
+
+/// A kind of plant: share, load when idle, shift, activity on Saturday and Sunday.
+struct PlantKind {
+    share: f64,
+    idle: f64,
+    shift: [f64; 2],
+    rest: [f64; 2],
+}
+
+/// Continuous, two shifts, one shift.
+const PLANTS: [PlantKind; 3] = [
+    PlantKind { share: 0.40, idle: 0.80, shift: [0.0, 24.0], rest: [1.0, 1.0] },
+    PlantKind { share: 0.30, idle: 0.35, shift: [5.5, 23.0], rest: [0.5, 0.15] },
+    PlantKind { share: 0.30, idle: 0.18, shift: [6.0, 16.5], rest: [0.3, 0.05] },
+];
+
+#[derive(Debug)]
+pub(super) struct Plant {
+    kind: usize,
+    kw: f64,
+    phase: i64,
+}
+
+/// Quarters of a batch window.
+const BATCH_WINDOW: i64 = 16;
+
+impl Plant {
+    fn new(key: Key, means: &ProfileMeans) -> Self {
+        let statics = key.stream(stream::UTILITY);
+        let kind = match statics.uniform(100) {
+            chance if chance < PLANTS[0].share => 0,
+            chance if chance < PLANTS[0].share + PLANTS[1].share => 1,
+            _ => 2,
+        };
+        Self {
+            kind,
+            kw: 15.0 * HOME_KW * lognormal(0.8, statics.gaussian(0)) / means.plants[kind],
+            phase: (statics.bits(200) & 0xff) as i64,
+        }
+    }
+
+    fn kw(&self, key: Key, quarter: &Quarter, octaves: &Octaves) -> f64 {
+        let load = |purpose: u64| key.stream(stream::LOAD + purpose);
+        let profile = PLANTS[self.kind].profile(quarter);
+        let noise = 0.05 * octaves.octave_4.at(load(0), quarter.index, self.phase)
+            + 0.06 * octaves.octave_16.at(load(1), quarter.index, self.phase);
+        self.kw * profile * (1.0 + noise + Self::batches(key, quarter.index)).max(0.05)
+    }
+
+    /// A batch raises or lowers the load for a while.
+    fn batches(key: Key, k: i64) -> f64 {
+        let draws = key.stream(stream::BATCH);
+        let window = k.div_euclid(BATCH_WINDOW);
+        let moment = k.rem_euclid(BATCH_WINDOW) as f64;
+        (0..2)
+            .map(|before| {
+                let bits = draws.bits(window - before);
+                let lane = |lane: u32| (bits >> (16 * lane) & 0xffff) as f64 / 65_536.0;
+                if lane(0) >= 0.45 {
+                    return 0.0;
+                }
+                let start = lane(1) * BATCH_WINDOW as f64 - (before * BATCH_WINDOW) as f64;
+                let overlap = (start + 2.0 + 12.0 * lane(2)).min(moment + 1.0) - start.max(moment);
+                let size = 0.18 + 0.25 * (2.0 * lane(3)).fract();
+                overlap.max(0.0) * if lane(3) < 0.5 { -size } else { size }
+            })
+            .sum()
+    }
+}
+
+impl PlantKind {
+    fn profile(&self, quarter: &Quarter) -> f64 {
+        let logistic = |x: f64| 1.0 / (1.0 + libm::exp(-3.0 * x));
+        let middle = quarter.hour + 0.125;
+        let at_work = if self.shift[1] - self.shift[0] >= 24.0 {
+            1.0
+        } else {
+            logistic(middle - self.shift[0]) * logistic(self.shift[1] - middle) + logistic(self.shift[1] - 24.0 - middle)
+        };
+        let day = if quarter.rest == 0 { 1.0 } else { self.rest[quarter.rest - 1] };
+        self.idle + (1.0 - self.idle) * at_work * day
+    }
+}
+
+/// Mean outputs of the profiles over a year, which scale them to their documented multiples of a home.
+#[derive(Debug)]
+pub(super) struct ProfileMeans {
+    shops: [f64; 6],
+    plants: [f64; 3],
+}
+
+impl ProfileMeans {
+    /// Over the hours of a year.
+    pub(super) fn new(hours: impl Iterator<Item = Quarter>) -> Self {
+        let mut means = Self { shops: [0.0; 6], plants: [0.0; 3] };
+        let mut count = 0.0;
+        for quarter in hours {
+            count += 1.0;
+            for (mean, kind) in means.shops.iter_mut().zip(&SHOPS) {
+                *mean += kind.profile(&quarter, kind.opens, kind.closes);
+            }
+            for (mean, kind) in means.plants.iter_mut().zip(&PLANTS) {
+                *mean += kind.profile(&quarter);
+            }
+        }
+        means.shops.iter_mut().chain(&mut means.plants).for_each(|mean| *mean /= count);
+        means
+    }
+}
