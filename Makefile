@@ -9,7 +9,7 @@ PACKAGES_TEST := $(PACKAGES_UP) default-jre-headless maven kcat python3 python3-
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies
 
 # The whole workspace, always: another selection of packages would compile shared crates again, with other features.
-.PHONY: help up build test bench lint packages-up packages-test clean
+.PHONY: help up build test bench realism lint packages-up packages-test clean
 
 help: ## Shows the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ lint: packages-up ## Formatting and lints
 bench: packages-test .deps/kafka/lib ## Speeds, CPU and memory, side by side in one run; about ten minutes
 	cargo build --locked --release --package flux
 	cargo bench --locked --package flux --bench pipeline
+
+realism: build .deps/realism ## Emits years of readings and compares their statistics with those of real load data; about five minutes
+	.deps/realism/bin/python tests/realism/statistics.py target/debug/flux $(ARGS)
 
 clean: ## Removes what was built and fetched
 	rm -rf target .deps .flux
@@ -66,4 +69,11 @@ packages-test:
 	@echo "installing Python clients into $@"
 	python3 -m venv $@
 	$@/bin/pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+.deps/realism: tests/realism/requirements.txt
+	@$(call install,python3 python3-venv)
+	@echo "installing Polars into $@"
+	python3 -m venv $@
+	$@/bin/pip install --quiet --requirement tests/realism/requirements.txt
 	touch $@

@@ -165,9 +165,9 @@ pub fn export(run: &Run, folder: &Path, format: Format, threads: usize, watch: &
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        let outcomes = workers.into_iter().map(|worker| worker.join().expect("an export thread does not panic"));
-        outcomes.fold(Ok(Summary::default()), |sum, outcome| {
-            let (sum, one) = (sum?, outcome?);
+        let mut outcomes = workers.into_iter().map(|worker| worker.join().expect("an export thread does not panic"));
+        outcomes.try_fold(Summary::default(), |sum, one| {
+            let one = one?;
             Ok(Summary {
                 written: sum.written + one.written,
                 kept: sum.kept + one.kept,
@@ -249,8 +249,7 @@ mod tests {
     fn run(seed: u64, pattern: Pattern) -> Run {
         let start = Timestamp::parse("2026-01-01T06:00:00Z").unwrap();
         let end = Some(Timestamp(start.0 + 3 * 86_400_000));
-        let request =
-            Request { seed, meters: 50, interval_minutes: 15, start, end, pattern, load: LoadModel::Utility };
+        let request = Request { seed, meters: 50, interval_minutes: 15, start, end, pattern, load: LoadModel::Utility };
         let topic = TopicOfRun { name: "none".into(), cluster_id: "".into(), topic_id: "".into(), partitions: 1 };
         Run::new(request.spec(RunId(seed), topic, 1).unwrap()).unwrap()
     }

@@ -2,7 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flux_generator::{emission::Pattern, model::{BaseUnit, LoadModel}, preset::Preset, run::Request};
+use flux_generator::{
+    emission::Pattern,
+    model::{BaseUnit, LoadModel},
+    preset::Preset,
+    run::Request,
+};
 use flux_schemas::time::{Date, Timestamp};
 
 use crate::{cli::RunArguments, roles::Usage};
@@ -48,7 +53,8 @@ pub(crate) fn request(arguments: &RunArguments) -> Result<(Request, Vec<&'static
         digits.parse().map_err(|_| Usage(format!("--interval is {text:?}; use 5, 15, 30 or 60 (minutes)")))
     })?;
     let pattern = arguments.pattern.as_deref().map_or(Ok(Pattern::Uniform), |name| {
-        Pattern::parse(name).ok_or_else(|| Usage(format!("--pattern is {name:?}; use uniform, staggered, partial or degraded")))
+        Pattern::parse(name)
+            .ok_or_else(|| Usage(format!("--pattern is {name:?}; use uniform, staggered, partial or degraded")))
     })?;
     let base_unit = arguments.base_unit.as_deref().map_or(Ok(BaseUnit::PerReading), |name| {
         BaseUnit::parse(name).ok_or_else(|| Usage(format!("--base-unit is {name:?}; use per_reading or per_hour")))

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use flux_schemas::time::Timestamp;
+use flux_schemas::{run::Progress, time::Timestamp};
 use flux_service::{kafka::KafkaSettings, settings::Settings};
 use flux_verify::{read_ledger, verdict::grouped};
 use serde_json::json;
@@ -16,15 +16,17 @@ pub(crate) async fn run(settings: &Settings, arguments: &RunsArguments) -> anyho
     let mut rows = Vec::new();
     for (id, record) in &ledger.runs {
         let Some(spec) = &record.spec else { continue };
-        let committed: i64 =
-            record.progress.values().map(|progress| progress.on_time + progress.late + progress.estimated).sum();
+        let sum = |of: fn(&Progress) -> i64| record.progress.values().map(of).sum::<i64>();
+        let (on_time, late) = (sum(|progress| progress.on_time), sum(|progress| progress.late));
+        let (estimated, lost) = (sum(|progress| progress.estimated), sum(|progress| progress.lost));
         let finished =
             (0..spec.shards).all(|shard| record.progress.get(&shard).is_some_and(|progress| progress.finished));
         let start = |interval: i64| Timestamp(interval * i64::from(spec.interval_seconds) * 1000).to_string();
         rows.push(json!({
             "run": id, "seed": spec.seed as u64, "meters": spec.meters, "interval_seconds": spec.interval_seconds,
             "from": start(spec.first_interval), "to": spec.end_interval.map(start), "pattern": spec.pattern,
-            "topic": spec.topic, "committed": committed, "finished": finished,
+            "model": spec.model, "topic": spec.topic, "committed": on_time + late + estimated, "on_time": on_time,
+            "late": late, "estimated": estimated, "lost": lost, "finished": finished,
         }));
     }
     if arguments.json {
@@ -32,18 +34,20 @@ pub(crate) async fn run(settings: &Settings, arguments: &RunsArguments) -> anyho
         return Ok(ExitCode::SUCCESS);
     }
     println!(
-        "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:>13}  state",
-        "run", "meters", "from", "to", "pattern", "committed"
+        "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:<10}  {:>13}  {:>11}  state",
+        "run", "meters", "from", "to", "pattern", "model", "committed", "lost"
     );
     for row in &rows {
         println!(
-            "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:>13}  {}",
+            "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:<10}  {:>13}  {:>11}  {}",
             row["run"].as_str().unwrap_or_default(),
             row["meters"],
             row["from"].as_str().unwrap_or_default(),
             row["to"].as_str().unwrap_or("open"),
             row["pattern"].as_str().unwrap_or_default(),
+            row["model"].as_str().unwrap_or_default(),
             grouped(row["committed"].as_u64().unwrap_or_default()),
+            grouped(row["lost"].as_u64().unwrap_or_default()),
             if row["finished"] == true { "finished" } else { "going on" },
         );
     }

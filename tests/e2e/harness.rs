@@ -320,6 +320,16 @@ impl Stack {
         }
     }
 
+    /// The first column of every row, as text.
+    pub(crate) fn rows(&self, statement: &str) -> Vec<String> {
+        let (statement, url) = (statement.to_string(), self.database.clone());
+        self.runtime.block_on(async move {
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client.query(&statement, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        })
+    }
+
     /// Runs SQL in this test's database; returns the first column of the first row, if it is a number.
     pub(crate) fn sql(&self, statement: &str) -> i64 {
         let statement = statement.to_string();

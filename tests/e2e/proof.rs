@@ -52,6 +52,79 @@ fn two_runs_over_the_same_meters_are_each_proven() {
     stack.assert_proven(other, 50 * 3 * 96);
 }
 
+/// What a pattern withholds is not missing; what a meter says in an outage is a row like another. Killed on the way, a
+/// producer accounts for every reading all the same.
+#[test]
+fn runs_with_lost_readings_and_outages_are_proven_and_accounted_for() {
+    let stack = Stack::new(Broker::Apache);
+    let _sinks = stack.sinks();
+    let (meters, days) = (300, 6);
+    for (run, pattern, model) in
+        [("00000000000000b1", "partial", "utility"), ("00000000000000b2", "degraded", "documented")]
+    {
+        let arguments =
+            ["produce", "--run", run, "--seed", "4", "--meters", "300", "--days", "6", "--start", "2026-01-01"];
+        let arguments = [&arguments[..], &["--pattern", pattern, "--model", model]].concat();
+        let killed = stack.start(&[&arguments[..], &["--rate", "40000"]].concat());
+        std::thread::sleep(Duration::from_millis(2_500));
+        killed.signal(libc::SIGKILL);
+        stack.run(0, &arguments);
+        let verdict = stack.verdict(run, "all", 60);
+        assert_eq!(verdict["proven"], true, "{verdict:#}");
+        let expected = verdict["places"][0]["expected"].as_u64().unwrap();
+        let share = expected as f64 / f64::from(meters * days * 96);
+        assert!(if pattern == "partial" { 0.95..0.995 } else { 0.78..0.92 }.contains(&share), "{pattern}: {share}");
+        assert!(stack.sql(&format!("select count(*) from ami_interval_readings where run_id = '{run}' and data_quality = 'OUTAGE' and is_outage and usage_kwh = 0 and voltage = 0")) > 0, "nobody was out");
+        assert_eq!(stack.sql(&format!("select count(*) from ami_interval_readings where run_id = '{run}' and is_outage <> (data_quality = 'OUTAGE')")), 0);
+        let runs = stack.flux(&["runs", "--json"]).output().unwrap();
+        let runs: serde_json::Value = serde_json::from_slice(&runs.stdout).unwrap();
+        let ours = runs.as_array().unwrap().iter().find(|one| one["run"] == run).unwrap();
+        assert_eq!(ours["on_time"], expected, "{ours:#}");
+        assert_eq!(ours["lost"], u64::from((meters * days * 96) as u32) - expected, "{ours:#}");
+    }
+}
+
+/// Files come without Kafka, and are the rows that a run of the same seed moves through it.
+#[test]
+fn generated_files_hold_what_the_pipeline_moves() {
+    let stack = Stack::new(Broker::Local);
+    let _sinks = stack.sinks();
+    let spec = [
+        "--seed",
+        "9",
+        "--meters",
+        "40",
+        "--days",
+        "3",
+        "--start",
+        "2026-02-01",
+        "--pattern",
+        "degraded",
+        "--model",
+        "utility",
+    ];
+    stack.run(0, &[&["produce", "--run", RUN], &spec[..]].concat());
+    assert_eq!(stack.verdict(RUN, "postgres", 60)["proven"], true);
+    let out = stack.folder.path().join("files");
+    stack.run(0, &[&["generate", "--format", "csv", "--out", out.to_str().unwrap()], &spec[..]].concat());
+    let mut files: Vec<String> = (1..=3)
+        .map(|day| std::fs::read_to_string(out.join(format!("dt=2026-02-0{day}/readings.csv"))).unwrap())
+        .flat_map(|text| text.lines().skip(1).map(ToString::to_string).collect::<Vec<_>>())
+        .collect();
+    let mut rows = stack.rows(
+        "select meter_id || ',' || to_char(reading_timestamp at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') || ',' || to_char(usage_kwh, 'FM999990.0000') || ',' || to_char(voltage, 'FM9990.0') || ',' || transformer_id || ',' || circuit_id || ',' || substation_id || ',' || customer_segment || ',' || service_area || ',' || is_outage || ',' || data_quality from ami_interval_readings",
+    );
+    files.sort();
+    rows.sort();
+    assert!(files.len() > 3_000 && files == rows, "{} rows in files, {} in the table", files.len(), rows.len());
+    // Again is a no-op; another seed is another run.
+    stack.run(0, &[&["generate", "--format", "csv", "--out", out.to_str().unwrap()], &spec[..]].concat());
+    let other =
+        stack.run(1, &["generate", "--out", out.to_str().unwrap(), "--seed", "8", "--meters", "40", "--days", "3"]);
+    let words = String::from_utf8_lossy(&other.stderr);
+    assert!(words.contains("run.json is of another run: its"), "{words}");
+}
+
 #[test]
 fn parquet_bronze_is_proven_too() {
     let stack = Stack::new(Broker::Local);

@@ -66,7 +66,7 @@ impl Comms {
         let meters_per_collector = METERS_PER_COLLECTOR.min(meters.div_ceil(COLLECTORS)).max(1);
         let collectors = u64::from(meters.div_ceil(meters_per_collector));
         let collector_step = u64::MAX / collectors;
-        let golden = |of: u64| (u128::from(of) * u128::from(GOLDEN_RATIO) >> 64) as u64;
+        let golden = |of: u64| ((u128::from(of) * u128::from(GOLDEN_RATIO)) >> 64) as u64;
         Self {
             losses: Losses::of(pattern),
             seed,

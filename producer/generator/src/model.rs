@@ -204,7 +204,8 @@ impl Model {
         let (band, quarters) = match &self.load {
             Load::Documented { base_unit, .. } => {
                 let hours = (0..24).map(|hour| celsius(&self.weather, Timestamp(timestamp.0 - hour * 3_600_000)));
-                let band = documented::Band::new(now.hour as i64, hours.sum::<f64>() / 24.0, *base_unit, self.interval_ms);
+                let band =
+                    documented::Band::new(now.hour as i64, hours.sum::<f64>() / 24.0, *base_unit, self.interval_ms);
                 (band, [now; 4])
             }
             Load::Utility { .. } => (
@@ -314,7 +315,6 @@ fn quarter(weather: &Weather, index: i64) -> utility::Quarter {
         index,
         hour: local.rem_euclid(86_400) as f64 / 3600.0,
         day,
-        offset: offset / 900,
         rest: rest_day(day),
         school_holidays: (6..8).contains(&date.month) || date.month == 8 && date.day < 15,
         felt: 0.55 * ago(0) + 0.25 * ago(2) + 0.20 * ago(24),

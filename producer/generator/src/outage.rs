@@ -275,9 +275,11 @@ mod tests {
             }
             for disturbance in known.0.iter().filter(|one| one.out == 1.0) {
                 let transformer = fleet.place(disturbance.meter).transformer as usize;
-                let neighbours = &outages.meters[outages.starts[transformer] as usize..outages.starts[transformer + 1] as usize];
+                let neighbours =
+                    &outages.meters[outages.starts[transformer] as usize..outages.starts[transformer + 1] as usize];
                 out += neighbours.len() - 1;
-                together += neighbours.iter().filter(|meter| known.of(**meter).is_some_and(|one| one.out == 1.0)).count() - 1;
+                together +=
+                    neighbours.iter().filter(|meter| known.of(**meter).is_some_and(|one| one.out == 1.0)).count() - 1;
             }
         }
         assert!(out > 100 && together * 10 >= out * 8, "{together} of {out} neighbours");

@@ -15,10 +15,9 @@ use crate::noise::{Key, Lattice, stream};
 pub(super) struct Quarter {
     /// Quarters since the Unix epoch.
     pub(super) index: i64,
-    /// Civil time at its start: hour of the day, day since the epoch, offset from UTC in quarters.
+    /// Civil time at its start: hour of the day, day since the epoch.
     pub(super) hour: f64,
     pub(super) day: i64,
-    pub(super) offset: i64,
     /// Saturday 1, Sunday and holidays 2, otherwise 0.
     pub(super) rest: usize,
     /// June to the middle of August.
@@ -95,12 +94,12 @@ fn at_hour(table: &[f64; 24], hour: f64) -> f64 {
 /// Plug load of a home by hour: workdays, then days of rest.
 const PLUG: [[f64; 24]; 2] = [
     [
-        0.66, 0.58, 0.54, 0.52, 0.54, 0.64, 0.88, 1.06, 0.98, 0.86, 0.84, 0.88, 0.92, 0.90, 0.90, 0.96, 1.10, 1.32, 1.54,
-        1.62, 1.58, 1.42, 1.16, 0.86,
+        0.68, 0.59, 0.54, 0.52, 0.55, 0.68, 0.88, 1.02, 0.98, 0.88, 0.86, 0.88, 0.92, 0.92, 0.93, 1.00, 1.13, 1.32,
+        1.48, 1.54, 1.46, 1.32, 1.15, 0.92,
     ],
     [
-        0.74, 0.62, 0.56, 0.54, 0.54, 0.58, 0.70, 0.90, 1.08, 1.18, 1.20, 1.22, 1.22, 1.18, 1.14, 1.16, 1.24, 1.36, 1.48,
-        1.52, 1.46, 1.34, 1.14, 0.92,
+        0.74, 0.62, 0.56, 0.54, 0.54, 0.58, 0.70, 0.90, 1.08, 1.18, 1.20, 1.22, 1.22, 1.18, 1.14, 1.16, 1.24, 1.36,
+        1.48, 1.52, 1.46, 1.34, 1.14, 0.92,
     ],
 ];
 
@@ -109,7 +108,7 @@ const WINDOW: i64 = 8;
 
 /// One kind of appliance: a run is drawn in every window.
 struct Appliance {
-    /// Chance of a run by civil two-hour bin, workdays; days of rest move it by `rest`.
+    /// Chance of a run in a window, workdays, at the civil hours 1, 3, .. 23; days of rest move it by `rest`.
     chance: [f64; 12],
     rest: f64,
     kw: (f64, f64),
@@ -117,11 +116,21 @@ struct Appliance {
     duration: (f64, f64),
 }
 
+impl Appliance {
+    /// For a run that starts at this civil hour.
+    fn chance_at(&self, hour: f64) -> f64 {
+        let place = (hour - 1.0).rem_euclid(24.0) / 2.0;
+        let bin = place as usize % 12;
+        let fraction = place - place.floor();
+        self.chance[bin] * (1.0 - fraction) + self.chance[(bin + 1) % 12] * fraction
+    }
+}
+
 const WATER_HEATER: usize = 3;
 const APPLIANCES: [Appliance; 5] = [
     // Cooking.
     Appliance {
-        chance: [0.01, 0.01, 0.03, 0.22, 0.10, 0.20, 0.16, 0.14, 0.40, 0.45, 0.12, 0.03],
+        chance: [0.01, 0.01, 0.03, 0.22, 0.10, 0.20, 0.16, 0.16, 0.32, 0.36, 0.18, 0.05],
         rest: 1.15,
         kw: (0.8, 2.8),
         duration: (1.0, 4.0),
@@ -142,7 +151,7 @@ const APPLIANCES: [Appliance; 5] = [
     },
     // Electric water heater.
     Appliance {
-        chance: [0.12, 0.08, 0.20, 0.75, 0.55, 0.35, 0.32, 0.30, 0.42, 0.60, 0.62, 0.35],
+        chance: [0.12, 0.08, 0.26, 0.62, 0.55, 0.35, 0.32, 0.30, 0.42, 0.50, 0.47, 0.36],
         rest: 1.05,
         kw: (2.2, 4.5),
         duration: (0.8, 2.6),
@@ -168,6 +177,8 @@ pub(super) struct Home {
     cooling: Cycle,
     cooling_from: f64,
     setback: f64,
+    /// Civil hours of an empty house on workdays.
+    at_work: [f64; 2],
     heating: Cycle,
     heating_below: f64,
     charger_kw: f64,
@@ -202,28 +213,29 @@ impl Home {
         let statics = key.stream(stream::UTILITY);
         let normal = |draw: i64| statics.gaussian(draw);
         let uniform = |draw: i64| statics.uniform(100 + draw);
-        let size = lognormal(0.48, normal(0));
+        let size = lognormal(0.56, normal(0));
         let power = |exponent: f64| libm::pow(size, exponent);
         let thermostat = |kw: f64, draw: i64| Cycle {
             kw,
-            period: if uniform(draw) < 0.25 { 0.0 } else { 0.8 + uniform(draw + 1) },
+            period: if uniform(draw) < 0.40 { 0.0 } else { 0.8 + uniform(draw + 1) },
             phase: 8.0 * uniform(draw + 2),
         };
         let heating_kw = match uniform(0) {
-            chance if chance < 0.30 => 3.4 * power(0.6),
-            chance if chance < 0.55 => 6.5 * power(0.6),
+            chance if chance < 0.30 => 3.1 * power(0.6),
+            chance if chance < 0.55 => 5.9 * power(0.6),
             _ => 0.45,
         };
         Self {
-            base_kw: 0.27 * power(0.7) * lognormal(0.40, normal(1)),
-            plug_kw: 0.34 * power(0.9) * lognormal(0.40, normal(2)),
+            base_kw: 0.25 * power(0.7) * lognormal(0.40, normal(1)),
+            plug_kw: 0.31 * power(0.9) * lognormal(0.40, normal(2)),
             shift: 0.75 * normal(3),
-            activity: lognormal(0.35, normal(4)),
+            activity: 0.9 * lognormal(0.35, normal(4)),
             phase: (statics.bits(200) & 0xff) as i64,
             water_heater: uniform(1) < 0.45,
-            cooling: thermostat(3.3 * power(0.8) * lognormal(0.18, normal(5)), 10),
+            cooling: thermostat(3.05 * power(0.8) * lognormal(0.18, normal(5)), 10),
             cooling_from: 20.2 + 1.9 * normal(6),
             setback: if uniform(2) < 0.4 { 2.0 } else { 0.0 },
+            at_work: [7.5 + 2.5 * uniform(6), 15.0 + 4.0 * uniform(7)],
             heating: thermostat(heating_kw, 20),
             heating_below: 14.5 + 1.5 * normal(7),
             charger_kw: if uniform(3) < 0.03 { if uniform(4) < 0.7 { 7.2 } else { 11.5 } } else { 0.0 },
@@ -246,8 +258,14 @@ impl Home {
         let plug = self.plug_kw * at_hour(&PLUG[rest], quarter.hour - self.shift) * libm::exp(0.55 * z - 0.151);
         let base = self.base_kw * (1.0 + 0.08 * key.stream(stream::BASE).gaussian(k));
         let mut kw = base + present * (plug + self.appliances(key, quarter));
-        let at_work = quarter.rest == 0 && (9.0..16.0).contains(&quarter.hour);
-        let setback = if away { 4.0 } else if at_work { self.setback } else { 0.0 };
+        let at_work = quarter.rest == 0 && (self.at_work[0]..self.at_work[1]).contains(&quarter.hour);
+        let setback = if away {
+            4.0
+        } else if at_work {
+            self.setback
+        } else {
+            0.0
+        };
         let from = self.cooling_from + setback;
         let duty = ((quarter.felt - from) / (41.0 - self.cooling_from)).clamp(0.0, 1.0);
         let wander = || 0.5 * octaves.octave_64.at(key.stream(stream::HVAC), k, self.phase);
@@ -283,12 +301,12 @@ impl Home {
                 let window = window - before;
                 let bits = draws.bits(window);
                 let lane = |lane: u32| (bits >> (16 * lane) & 0xffff) as f64 / 65_536.0;
-                let civil = (window * WINDOW + WINDOW / 2 + quarter.offset).rem_euclid(96) / WINDOW;
+                let start = lane(1) * WINDOW as f64 - (before * WINDOW) as f64;
                 let rest = if quarter.rest > 0 { appliance.rest } else { 1.0 };
-                if lane(0) >= appliance.chance[civil as usize] * rest * self.activity {
+                let hour = quarter.hour + 0.25 * (start - moment);
+                if lane(0) >= appliance.chance_at(hour) * rest * self.activity {
                     continue;
                 }
-                let start = lane(1) * WINDOW as f64 - (before * WINDOW) as f64;
                 let duration = appliance.duration.0 + lane(2) * (appliance.duration.1 - appliance.duration.0);
                 let overlap = (start + duration).min(moment + 1.0) - start.max(moment);
                 kw += overlap.max(0.0) * (appliance.kw.0 + lane(3) * (appliance.kw.1 - appliance.kw.0));
@@ -343,7 +361,7 @@ const fn shop(
 /// Office, retail, restaurant, grocery, school, warehouse.
 const SHOPS: [ShopKind; 6] = [
     shop(0.26, 0.28, [7.0, 18.5], [0.25, 0.10], 0.35, 0.14),
-    shop(0.24, 0.25, [9.0, 21.0], [1.0, 0.80], 0.30, 0.13),
+    shop(0.24, 0.25, [9.0, 21.0], [1.0, 0.70], 0.30, 0.13),
     shop(0.14, 0.35, [6.0, 23.0], [1.05, 1.0], 0.30, 0.20),
     shop(0.10, 0.62, [6.0, 23.0], [1.0, 1.0], 0.22, 0.09),
     ShopKind { school: true, ..shop(0.08, 0.30, [6.5, 16.5], [0.12, 0.10], 0.40, 0.14) },
@@ -481,7 +499,8 @@ impl PlantKind {
         let at_work = if self.shift[1] - self.shift[0] >= 24.0 {
             1.0
         } else {
-            logistic(middle - self.shift[0]) * logistic(self.shift[1] - middle) + logistic(self.shift[1] - 24.0 - middle)
+            logistic(middle - self.shift[0]) * logistic(self.shift[1] - middle)
+                + logistic(self.shift[1] - 24.0 - middle)
         };
         let day = if quarter.rest == 0 { 1.0 } else { self.rest[quarter.rest - 1] };
         self.idle + (1.0 - self.idle) * at_work * day
