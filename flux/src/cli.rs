@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Sink(SinkArguments),
     /// Recomputes a run from its seed and counts every row of every place against it.
     Verify(VerifyArguments),
+    /// Lists what was injected into a run, with its cause: lost and estimated readings, outages. NDJSON, from the seed.
+    Truth(TruthArguments),
     /// Lists the runs in the ledger.
     Runs(RunsArguments),
     /// Shows the configuration.
@@ -116,6 +118,13 @@ pub(crate) struct GenerateArguments {
     /// Threads; they change the speed, not the files.
     #[arg(long, default_value_t = 2)]
     pub(crate) threads: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TruthArguments {
+    /// Run id, 16 hexadecimal digits; a run that is still going is listed up to the ledger.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: String,
 }
 
 #[derive(Debug, Args)]

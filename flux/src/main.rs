@@ -11,6 +11,7 @@ mod roles;
 mod runs;
 mod sinks;
 mod status;
+mod truth;
 #[cfg(feature = "local")]
 mod up;
 mod verify;
@@ -55,6 +56,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Preview(arguments) => generate::preview(&arguments),
         Command::Sink(arguments) => sinks::run(&settings, arguments.kind).await,
         Command::Verify(arguments) => verify::run(&settings, &arguments).await,
+        Command::Truth(arguments) => truth::run(&settings, &arguments).await,
         Command::Runs(arguments) => runs::run(&settings, &arguments).await,
         Command::Config(arguments) => config::run(&settings, &arguments),
         #[cfg(feature = "local")]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// CPU and memory of this process since it started.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Usage {
     /// User and system time, seconds.
     pub cpu_seconds: f64,

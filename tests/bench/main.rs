@@ -33,8 +33,9 @@ use crate::harness::{Broker, Process, Stack};
 
 fn main() {
     let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
-    let measures: [(&str, fn()); 6] = [
+    let measures: [(&str, fn()); 7] = [
         ("generate", generate),
+        ("files", files),
         ("produce", produce),
         ("rate", rate),
         ("postgres", postgres),
@@ -53,53 +54,93 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Narrow UNIFORM rows, generated and encoded on one core.
+/// Narrow UNIFORM rows, generated and encoded on one core, and the time to build the largest fleet.
 fn generate() {
     let start = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
-    let request = Request {
-        seed: 1,
-        meters: 10_000,
-        interval_minutes: 15,
-        start,
-        end: Some(Timestamp(start.0 + 86_400_000)),
-        pattern: Pattern::Uniform,
-        load: LoadModel::Documented(BaseUnit::PerReading),
+    let run = |meters: u32, load: LoadModel| {
+        let end = Some(Timestamp(start.0 + 86_400_000));
+        let request = Request { seed: 1, meters, interval_minutes: 15, start, end, pattern: Pattern::Uniform, load };
+        let topic = TopicOfRun { name: "t".into(), cluster_id: "c".into(), topic_id: "i".into(), partitions: 4 };
+        Run::new(request.spec(RunId(1), topic, 4).unwrap()).unwrap()
     };
-    let topic = TopicOfRun { name: "t".into(), cluster_id: "c".into(), topic_id: "i".into(), partitions: 4 };
-    let run = Run::new(request.spec(RunId(1), topic, 4).unwrap()).unwrap();
-    let (mut generated, mut encoded) = (Vec::new(), Vec::new());
-    let mut bytes = 0;
-    for _ in 0..3 {
-        for with_encoding in [false, true] {
-            let mut contexts = Contexts::default();
-            let mut datum = Vec::with_capacity(256);
-            let mut sum = 0i64;
+    println!("\n## Generator, one core, 10,000 meters, one day, median of three\n");
+    println!("| model | generate, rows/s | generate and encode, rows/s | 600,000 meters ready in |\n|---|---|---|---|");
+    for load in [LoadModel::Documented(BaseUnit::PerReading), LoadModel::Utility] {
+        let day = run(10_000, load);
+        let generated = median((0..3).map(|_| rows_a_second(&day, false)).collect());
+        let encoded = median((0..3).map(|_| rows_a_second(&day, true)).collect());
+        let ready = (0..3).map(|_| {
             let started = Instant::now();
-            for interval in run.first_interval()..run.end_interval().unwrap() {
-                for meter in 0..run.fleet().len() {
-                    let reading = run.reading(meter, contexts.get(run.model(), interval));
-                    if with_encoding {
-                        datum.clear();
-                        encode(&reading, &mut datum);
-                        sum += datum.len() as i64;
-                    } else {
-                        sum += reading.usage.0;
-                    }
-                }
-            }
-            let rate = run.readings().unwrap() as f64 / started.elapsed().as_secs_f64();
-            if with_encoding {
-                bytes = std::hint::black_box(sum) as u64 / run.readings().unwrap();
-                encoded.push(rate);
+            std::hint::black_box(run(600_000, load));
+            started.elapsed().as_secs_f64()
+        });
+        println!(
+            "| {} | {} | {} | {:.2} s |",
+            load.as_str(),
+            grouped(generated as u64),
+            grouped(encoded as u64),
+            median(ready.collect())
+        );
+    }
+}
+
+fn rows_a_second(run: &Run, encoding: bool) -> f64 {
+    let mut contexts = Contexts::default();
+    let mut datum = Vec::with_capacity(256);
+    let mut sum = 0i64;
+    let started = Instant::now();
+    for interval in run.first_interval()..run.end_interval().unwrap() {
+        for meter in 0..run.fleet().len() {
+            let reading = run.reading(meter, contexts.get(run.model(), interval));
+            if encoding {
+                datum.clear();
+                encode(&reading, &mut datum);
+                sum += datum.len() as i64;
             } else {
-                std::hint::black_box(sum);
-                generated.push(rate);
+                sum += reading.usage.0;
             }
         }
     }
-    println!("\n## Generator, one core, median of three\n\n| measure | rows/s |\n|---|---|");
-    println!("| generate | {} |", grouped(median(generated) as u64));
-    println!("| generate and encode ({bytes} bytes a row) | {} |", grouped(median(encoded) as u64));
+    std::hint::black_box(sum);
+    run.readings().unwrap() as f64 / started.elapsed().as_secs_f64()
+}
+
+/// A year of 10,000 meters straight to zstd Parquet on two threads.
+fn files() {
+    let folder = tempfile::tempdir().unwrap();
+    println!("\n## Files: ml-training, 350,400,000 readings to zstd Parquet, two threads\n");
+    println!("| model | seconds | rows/s | CPU seconds | peak MiB | bytes a row |\n|---|---|---|---|---|---|");
+    for model in ["documented", "utility"] {
+        let out = folder.path().join(model);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_flux"))
+            .args(["generate", "--preset", "ml-training", "--seed", "1", "--model", model, "--threads", "2", "--out"])
+            .arg(&out)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let (started, mut used) = (Instant::now(), Usage::default());
+        let status = loop {
+            let now = usage::of(&child.id().to_string());
+            used = if now.peak_mib > 0.0 { now } else { used };
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert!(status.success());
+        let (seconds, rows) = (started.elapsed().as_secs_f64(), 350_400_000.0);
+        let files = std::fs::read_dir(&out).unwrap().map(|day| day.unwrap().path().join("readings.parquet"));
+        let bytes: u64 = files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum();
+        println!(
+            "| {model} | {seconds:.0} | {} | {:.0} | {:.0} | {:.1} |",
+            grouped((rows / seconds) as u64),
+            used.cpu_seconds,
+            used.peak_mib,
+            bytes as f64 / rows
+        );
+        std::fs::remove_dir_all(&out).unwrap();
+    }
 }
 
 /// Waits for the child and returns what it used.

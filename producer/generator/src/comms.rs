@@ -25,6 +25,17 @@ const METERS_PER_COLLECTOR: u32 = 1_500;
 /// A small fleet has this many collectors, so that one of them is not the whole fleet.
 const COLLECTORS: u32 = 8;
 
+/// What lost a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The collector with this number was down.
+    Collector(u32),
+    /// The meter is hard to reach, and its link failed.
+    HardToReach,
+    /// The meter's link failed.
+    Link,
+}
+
 /// What is lost; probabilities of a block.
 #[derive(Debug, Clone, Copy)]
 struct Losses {
@@ -93,18 +104,22 @@ impl Comms {
         (block * BLOCK_MS).div_euclid(self.interval_ms)
     }
 
-    /// Whether the reads of `meter` in `block` arrive.
-    pub(crate) fn reports(&self, meter: u32, block: i64) -> bool {
-        let Some(losses) = self.losses else { return true };
-        if self.collector_is_down(meter / self.meters_per_collector, block, losses.collector) {
-            return false;
+    /// What loses the reads of `meter` in `block`; `None` when they arrive.
+    pub(crate) fn loss(&self, meter: u32, block: i64) -> Option<Loss> {
+        let losses = self.losses?;
+        let collector = meter / self.meters_per_collector;
+        if self.collector_is_down(collector, block, losses.collector) {
+            return Some(Loss::Collector(collector));
         }
         let draws = |purpose| -> Stream { Key::new(self.seed, kind::METER, u64::from(meter)).stream(purpose) };
         let link = draws(stream::LINK);
         // Draw -1 is the meter's own; blocks of this century are positive.
         let hard_to_reach = link.uniform(-1) < losses.hard_to_reach;
-        !(link.uniform(block) < losses.link
-            || hard_to_reach && draws(stream::HARD_LINK).uniform(block) < losses.hard_link)
+        if link.uniform(block) < losses.link {
+            return Some(Loss::Link);
+        }
+        let fails = hard_to_reach && draws(stream::HARD_LINK).uniform(block) < losses.hard_link;
+        fails.then_some(Loss::HardToReach)
     }
 
     /// Collectors lie evenly on a circle that turns from block to block, by the golden ratio of their distance (and of
@@ -130,14 +145,15 @@ mod tests {
             [(Pattern::Uniform, 1.0, 0.0), (Pattern::Partial, 0.98, 0.003), (Pattern::Degraded, 0.85, 0.01)]
         {
             let comms = Comms::new(7, 10_000, 900_000, pattern);
-            let reported: u64 =
-                BLOCKS.map(|block| (0..10_000).filter(|meter| comms.reports(*meter, block)).count() as u64).sum();
+            let reported: u64 = BLOCKS
+                .map(|block| (0..10_000).filter(|meter| comms.loss(*meter, block).is_none()).count() as u64)
+                .sum();
             let found = reported as f64 / (10_000.0 * 180.0);
             assert!((found - share).abs() <= tolerance, "{pattern:?}: {found}");
             // Also on a single day.
             let day: u64 = BLOCKS
                 .take(6)
-                .map(|block| (0..10_000).filter(|meter| comms.reports(*meter, block)).count() as u64)
+                .map(|block| (0..10_000).filter(|meter| comms.loss(*meter, block).is_none()).count() as u64)
                 .sum();
             let found = day as f64 / 60_000.0;
             assert!((found - share).abs() <= 4.0 * tolerance, "{pattern:?} on a day: {found}");
@@ -147,13 +163,13 @@ mod tests {
     #[test]
     fn few_meters_carry_much_of_the_loss_and_collectors_fail_together() {
         let comms = Comms::new(7, 10_000, 900_000, Pattern::Partial);
-        let lost = |meter: u32| BLOCKS.filter(|block| !comms.reports(meter, *block)).count();
+        let lost = |meter: u32| BLOCKS.filter(|block| comms.loss(meter, *block).is_some()).count();
         let mut losses: Vec<usize> = (0..10_000).map(lost).collect();
         losses.sort_unstable_by(|one, other| other.cmp(one));
         let worst: usize = losses[..200].iter().sum();
         assert!(worst * 10 >= losses.iter().sum::<usize>() * 3, "the worst 2 % lost {worst}");
         let comms = Comms::new(7, 10_000, 900_000, Pattern::Degraded);
-        let down = BLOCKS.filter(|block| (1_250..2_500).all(|meter| !comms.reports(meter, *block))).count();
+        let down = BLOCKS.filter(|block| (1_250..2_500).all(|meter| comms.loss(meter, *block).is_some())).count();
         assert!((8..18).contains(&down), "a collector was down in {down} of 180 blocks");
     }
 }

@@ -17,17 +17,19 @@
 //! | [`preset`] | the four named back-fills |
 //! | [`fleet`] | meters and the tree above them |
 //! | [`model`] | one meter, one interval: load, voltage, outage, quality |
+//! | [`outage`] | who is without power when, and why |
+//! | [`comms`] | which readings are lost on their way, and where |
 //! | [`emission`] | which rows arrive when, in what order, and what is withheld |
 //! | [`golden`] | the hash that ties a model version to its values |
 
 pub mod calendar;
-mod comms;
+pub mod comms;
 pub mod emission;
 pub mod fleet;
 pub mod golden;
 pub mod model;
 mod noise;
-mod outage;
+pub mod outage;
 pub mod preset;
 pub mod run;
 mod weather;

@@ -20,7 +20,7 @@ use crate::{
     calendar::{rest_day, us_central_offset_seconds},
     fleet::{Fleet, kind, static_draw},
     noise::{Key, Lattice, Stream, stream},
-    outage::{Disturbances, Outages, Windows},
+    outage::{Disturbances, Fault, Outages, Windows},
     weather::Weather,
 };
 
@@ -271,6 +271,12 @@ impl Model {
             is_outage: false,
             quality: if estimated { Quality::Estimated } else { Quality::Valid },
         }
+    }
+
+    /// Why `meter` is out in the interval of `context`, if it is.
+    pub fn fault(&self, meter: u32, context: &Context) -> Option<Fault> {
+        let disturbance = context.disturbances.of(meter)?;
+        self.values(meter, context).is_outage.then_some(disturbance.fault)
     }
 
     /// Net kWh of a customer. Intervals of other lengths are sums, or parts, of the same quarters of an hour.

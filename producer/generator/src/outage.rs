@@ -32,6 +32,7 @@ const PICK_UP: i64 = 2 * 3600;
 
 /// A kind of node and what befalls it.
 struct Level {
+    name: &'static str,
     kind: u64,
     a_year: f64,
     median_minutes: f64,
@@ -42,12 +43,60 @@ struct Level {
 
 const SERVICE: usize = 0;
 const LEVELS: [Level; 5] = [
-    Level { kind: kind::METER, a_year: 0.04, median_minutes: 160.0, staged: false, summer_afternoons: false },
-    Level { kind: kind::TRANSFORMER, a_year: 0.06, median_minutes: 130.0, staged: false, summer_afternoons: true },
-    Level { kind: kind::LATERAL, a_year: 0.40, median_minutes: 85.0, staged: false, summer_afternoons: true },
-    Level { kind: kind::CIRCUIT, a_year: 0.55, median_minutes: 100.0, staged: true, summer_afternoons: false },
-    Level { kind: kind::SUBSTATION, a_year: 0.02, median_minutes: 60.0, staged: true, summer_afternoons: false },
+    Level {
+        name: "SERVICE",
+        kind: kind::METER,
+        a_year: 0.04,
+        median_minutes: 160.0,
+        staged: false,
+        summer_afternoons: false,
+    },
+    Level {
+        name: "TRANSFORMER",
+        kind: kind::TRANSFORMER,
+        a_year: 0.06,
+        median_minutes: 130.0,
+        staged: false,
+        summer_afternoons: true,
+    },
+    Level {
+        name: "LATERAL",
+        kind: kind::LATERAL,
+        a_year: 0.40,
+        median_minutes: 85.0,
+        staged: false,
+        summer_afternoons: true,
+    },
+    Level {
+        name: "CIRCUIT",
+        kind: kind::CIRCUIT,
+        a_year: 0.55,
+        median_minutes: 100.0,
+        staged: true,
+        summer_afternoons: false,
+    },
+    Level {
+        name: "SUBSTATION",
+        kind: kind::SUBSTATION,
+        a_year: 0.02,
+        median_minutes: 60.0,
+        staged: true,
+        summer_afternoons: false,
+    },
 ];
+
+/// Why a meter is out: the fault of a node above it, or of its own service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// SERVICE, TRANSFORMER, LATERAL, CIRCUIT or SUBSTATION.
+    pub level: &'static str,
+    /// The node's number among those of its level, from zero.
+    pub node: u32,
+    /// When the power went.
+    pub start: Timestamp,
+    /// When this meter has it back.
+    pub end: Timestamp,
+}
 
 /// One outage of one node, Unix seconds.
 #[derive(Debug, Clone)]
@@ -66,6 +115,8 @@ pub(crate) struct Disturbance {
     pub(crate) out: f64,
     /// Seconds since the power came back, where that is less than [`PICK_UP`] ago.
     pub(crate) since: Option<i64>,
+    /// What takes most of the interval's power.
+    pub(crate) fault: Fault,
 }
 
 /// The disturbed meters of one interval, by meter.
@@ -175,13 +226,23 @@ impl Outages {
     }
 
     fn apply(&self, event: &Event, start: i64, length: i64, found: &mut BTreeMap<u32, Disturbance>) {
+        let level = &LEVELS[event.level];
+        let mut disturb = |meter: u32, end: i64| {
+            let fault = Fault {
+                level: level.name,
+                node: event.node,
+                start: Timestamp::from_seconds(event.start),
+                end: Timestamp::from_seconds(end),
+            };
+            disturb(found, meter, fault, (event.start, end), (start, start + length));
+        };
         if event.level == SERVICE {
-            return disturb(found, event.node, event.start, event.end, start, length);
+            return disturb(event.node, event.end);
         }
-        let draws = Key::new(self.seed, LEVELS[event.level].kind, u64::from(event.node)).stream(stream::OUTAGE + 2);
+        let draws = Key::new(self.seed, level.kind, u64::from(event.node)).stream(stream::OUTAGE + 2);
         for transformer in self.transformers_below(event) {
             // The restoration order is drawn anew for each event.
-            let end = if LEVELS[event.level].staged {
+            let end = if level.staged {
                 let order = draws.uniform(event.start ^ i64::from(transformer) << 34);
                 event.start + ((event.end - event.start) as f64 * (0.25 + 0.75 * order)) as i64
             } else {
@@ -189,7 +250,7 @@ impl Outages {
             };
             let meters = self.starts[transformer as usize]..self.starts[transformer as usize + 1];
             for &meter in &self.meters[meters.start as usize..meters.end as usize] {
-                disturb(found, meter, event.start, end, start, length);
+                disturb(meter, end);
             }
         }
     }
@@ -212,16 +273,24 @@ impl Outages {
     }
 }
 
-/// Adds what an outage [from, to) of `meter` means for [start, start + length).
-fn disturb(found: &mut BTreeMap<u32, Disturbance>, meter: u32, from: i64, to: i64, start: i64, length: i64) {
-    let overlap = (to.min(start + length) - from.max(start)).max(0);
+/// Adds what an outage of `meter` means for an interval; both are half-open, in seconds.
+fn disturb(
+    found: &mut BTreeMap<u32, Disturbance>,
+    meter: u32,
+    fault: Fault,
+    (from, to): (i64, i64),
+    (start, end): (i64, i64),
+) {
+    let overlap = (to.min(end) - from.max(start)).max(0);
     let since = Some(start - to).filter(|since| (0..PICK_UP).contains(since) && to - from > 30 * 60);
     if overlap == 0 && since.is_none() {
         return;
     }
-    let out = overlap as f64 / length as f64;
-    let known = found.entry(meter).or_insert(Disturbance { meter, out: 0.0, since: None });
-    known.out = known.out.max(out);
+    let out = overlap as f64 / (end - start) as f64;
+    let known = found.entry(meter).or_insert(Disturbance { meter, out: 0.0, since: None, fault });
+    if out > known.out {
+        (known.out, known.fault) = (out, fault);
+    }
     known.since = known.since.or(since);
 }
 

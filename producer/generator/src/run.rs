@@ -11,7 +11,7 @@ use flux_schemas::{
 };
 
 use crate::{
-    comms::Comms,
+    comms::{Comms, Loss},
     emission::{EMISSION_VERSION, Pattern},
     fleet::{Fleet, SERVICE_AREAS, ServiceArea},
     golden,
@@ -251,7 +251,12 @@ impl Run {
 
     /// Whether the reading of (meter, interval) reaches the head-end; what does not is never emitted.
     pub fn reports(&self, meter: u32, interval: i64) -> bool {
-        self.comms.is_lossless() || self.comms.reports(meter, self.comms.block(interval))
+        self.loss(meter, interval).is_none()
+    }
+
+    /// What loses the reading of (meter, interval) on its way, if anything does.
+    pub fn loss(&self, meter: u32, interval: i64) -> Option<Loss> {
+        self.comms.loss(meter, self.comms.block(interval))
     }
 
     /// Readings of some meters in some intervals that are emitted.
@@ -264,7 +269,7 @@ impl Run {
         while from < intervals.end {
             let block = self.comms.block(from);
             let to = self.comms.first_interval(block + 1).min(intervals.end);
-            let reporting = meters.clone().filter(|meter| self.comms.reports(*meter, block)).count();
+            let reporting = meters.clone().filter(|meter| self.comms.loss(*meter, block).is_none()).count();
             rows += (to - from) as u64 * reporting as u64;
             from = to;
         }

@@ -83,9 +83,18 @@ fn lognormal(sigma: f64, gaussian: f64) -> f64 {
     libm::exp(sigma * gaussian - 0.5 * sigma * sigma)
 }
 
+/// An hour of less than a day before or after, in its own day; a division costs more than the rest of a look-up.
+fn of_day(hour: f64) -> f64 {
+    match hour {
+        before if before < 0.0 => before + 24.0,
+        after if after >= 24.0 => after - 24.0,
+        hour => hour,
+    }
+}
+
 /// Linear between the hours of a day.
 fn at_hour(table: &[f64; 24], hour: f64) -> f64 {
-    let hour = hour.rem_euclid(24.0);
+    let hour = of_day(hour);
     let index = hour as usize % 24;
     let fraction = hour - hour.floor();
     table[index] * (1.0 - fraction) + table[(index + 1) % 24] * fraction
@@ -119,7 +128,7 @@ struct Appliance {
 impl Appliance {
     /// For a run that starts at this civil hour.
     fn chance_at(&self, hour: f64) -> f64 {
-        let place = (hour - 1.0).rem_euclid(24.0) / 2.0;
+        let place = of_day(hour - 1.0) / 2.0;
         let bin = place as usize % 12;
         let fraction = place - place.floor();
         self.chance[bin] * (1.0 - fraction) + self.chance[(bin + 1) % 12] * fraction
@@ -297,19 +306,19 @@ impl Home {
                 continue;
             }
             let draws = key.stream(stream::APPLIANCE + class as u64);
+            let rest = if quarter.rest > 0 { appliance.rest } else { 1.0 };
             for before in 0..2 {
                 let window = window - before;
                 let bits = draws.bits(window);
                 let lane = |lane: u32| (bits >> (16 * lane) & 0xffff) as f64 / 65_536.0;
                 let start = lane(1) * WINDOW as f64 - (before * WINDOW) as f64;
-                let rest = if quarter.rest > 0 { appliance.rest } else { 1.0 };
-                let hour = quarter.hour + 0.25 * (start - moment);
-                if lane(0) >= appliance.chance_at(hour) * rest * self.activity {
-                    continue;
-                }
                 let duration = appliance.duration.0 + lane(2) * (appliance.duration.1 - appliance.duration.0);
                 let overlap = (start + duration).min(moment + 1.0) - start.max(moment);
-                kw += overlap.max(0.0) * (appliance.kw.0 + lane(3) * (appliance.kw.1 - appliance.kw.0));
+                // Asked last: most runs are not on.
+                let hour = quarter.hour + 0.25 * (start - moment);
+                if overlap > 0.0 && lane(0) < appliance.chance_at(hour) * rest * self.activity {
+                    kw += overlap * (appliance.kw.0 + lane(3) * (appliance.kw.1 - appliance.kw.0));
+                }
             }
         }
         kw
@@ -317,7 +326,7 @@ impl Home {
 
     /// A charge begins in a day from noon to noon, and ends in it.
     fn charge(&self, key: Key, quarter: &Quarter) -> f64 {
-        let since_noon = (quarter.hour - 12.0).rem_euclid(24.0);
+        let since_noon = of_day(quarter.hour - 12.0);
         let day = quarter.day - i64::from(quarter.hour < 12.0);
         let draws = key.stream(stream::CHARGE);
         let draw = |index: i64| 8 * day + index;
