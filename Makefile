@@ -9,7 +9,7 @@ PACKAGES_TEST := $(PACKAGES_UP) default-jre-headless maven kcat python3 python3-
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies
 
 # The whole workspace, always: another selection of packages would compile shared crates again, with other features.
-.PHONY: help up build test bench realism lint packages-up packages-test clean
+.PHONY: help up build test bench realism plots lint packages-up packages-test clean
 
 help: ## Shows the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -32,7 +32,10 @@ bench: packages-test .deps/kafka/lib ## Speeds, CPU and memory, side by side in 
 	cargo bench --locked --package flux --bench pipeline
 
 realism: build .deps/realism ## Emits years of readings and compares their statistics with those of real load data; about five minutes
-	.deps/realism/bin/python tests/realism/statistics.py target/debug/flux $(ARGS)
+	.deps/realism/bin/python tests/realism/statistics_of_readings.py target/debug/flux $(ARGS)
+
+plots: build .deps/realism ## Draws docs/realism.png
+	.deps/realism/bin/python tests/realism/plots.py target/debug/flux docs/realism.png
 
 clean: ## Removes what was built and fetched
 	rm -rf target .deps .flux

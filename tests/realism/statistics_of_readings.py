@@ -4,7 +4,7 @@ Emits through the public command line, reads the files with Polars, and shares n
 table (statistic, bound, documented, utility) and exits 1 where `utility` leaves a bound, or `documented` one that it
 must keep. The bounds and what they rest on: docs/realism.md.
 
-    statistics.py FLUX [--seed N] [--keep DIR]
+    statistics_of_readings.py FLUX [--seed N] [--keep DIR]
 """
 
 import argparse
