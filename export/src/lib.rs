@@ -10,7 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`parquet`] | columns, zstd |
-//! | [`text`] | CSV |
+//! | [`text`] | CSV, NDJSON |
 
 mod parquet;
 mod text;
@@ -33,12 +33,14 @@ pub enum Format {
     Parquet,
     /// CSV with a header line, columns named as in PostgreSQL.
     Csv,
+    /// One JSON object a line, gzip, keys named as in PostgreSQL.
+    NdjsonGz,
 }
 
 impl Format {
     /// The format with this name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Parquet, Self::Csv].into_iter().find(|format| format.as_str() == name)
+        [Self::Parquet, Self::Csv, Self::NdjsonGz].into_iter().find(|format| format.as_str() == name)
     }
 
     /// Name and file extension.
@@ -46,6 +48,7 @@ impl Format {
         match self {
             Self::Parquet => "parquet",
             Self::Csv => "csv",
+            Self::NdjsonGz => "ndjson.gz",
         }
     }
 }
@@ -154,6 +157,7 @@ pub fn export(run: &Run, folder: &Path, format: Format, threads: usize, watch: &
                     .write(rows, out, &watch.rows)
                     .map_err(|source| Error::Parquet { path: unfinished.clone(), source })?,
                 Format::Csv => text::csv(rows, out, &watch.rows).map_err(file(&unfinished, "writing"))?,
+                Format::NdjsonGz => text::ndjson(rows, out, &watch.rows).map_err(file(&unfinished, "writing"))?,
             };
             let out = out.into_inner().map_err(|error| file(&unfinished, "writing")(error.into_error()))?;
             out.sync_all().map_err(file(&unfinished, "writing"))?;
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn threads_and_restarts_change_no_byte_and_a_file_is_whole_or_not_there() {
-        for format in [Format::Parquet, Format::Csv] {
+        for format in [Format::Parquet, Format::Csv, Format::NdjsonGz] {
             let run = run(1, Pattern::Degraded);
             let [one, two] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
             let whole = export(&run, one.path(), format, 1, &Watch::default()).unwrap();

@@ -1,11 +1,15 @@
-//! CSV: a header line, then a row a reading.
+//! A line a reading: CSV below a header line, NDJSON in gzip.
 
 use std::{
     io::{self, Write},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use flux_schemas::layout::{json::write_decimal, table::HISTORY_COLUMNS};
+use flate2::{Compression, write::GzEncoder};
+use flux_schemas::layout::{
+    json::{Keys, write_decimal, write_reading},
+    table::HISTORY_COLUMNS,
+};
 
 use crate::{Rows, parquet::READING_COLUMNS};
 
@@ -41,4 +45,18 @@ pub(crate) fn csv<W: Write>(mut rows: Rows<'_>, mut out: W, written: &AtomicU64)
         out.write_all(&line)
     })?;
     Ok((rows, out))
+}
+
+/// Writes the rows; returns how many, and the writer.
+pub(crate) fn ndjson<W: Write>(mut rows: Rows<'_>, out: W, written: &AtomicU64) -> io::Result<(u64, W)> {
+    // No file name and no time in the gzip header: the same rows give the same bytes.
+    let mut out = GzEncoder::new(out, Compression::fast());
+    let mut line = Vec::with_capacity(384);
+    let rows = rows.each(|_, reading| {
+        line.clear();
+        write_reading(&mut line, Keys::Lower, reading);
+        written.fetch_add(1, Relaxed);
+        out.write_all(&line)
+    })?;
+    Ok((rows, out.finish()?))
 }

@@ -112,7 +112,7 @@ pub(crate) struct GenerateArguments {
     /// Folder for the files.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// parquet (zstd) or csv.
+    /// parquet (zstd), csv or ndjson.gz.
     #[arg(long, default_value = "parquet")]
     pub(crate) format: String,
     /// Threads; they change the speed, not the files.

@@ -38,7 +38,7 @@ fn detached(request: &Request) -> Result<Run, Usage> {
 
 pub(crate) async fn generate(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let format = Format::parse(&arguments.format)
-        .ok_or_else(|| Usage(format!("--format is {:?}; use parquet or csv", arguments.format)))?;
+        .ok_or_else(|| Usage(format!("--format is {:?}; use parquet, csv or ndjson.gz", arguments.format)))?;
     if !(1..=256).contains(&arguments.threads) {
         return Err(Usage(format!("--threads is {}; use 1 to 256", arguments.threads)).into());
     }

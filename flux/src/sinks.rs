@@ -23,13 +23,16 @@ pub(crate) async fn run(settings: &Settings, kind: SinkKind) -> anyhow::Result<E
     };
     let runner = RunnerSettings::new(settings, kind.as_str(), linger)?;
     let name = runner.name.clone();
+    let role = Role::start(settings)?;
     match kind {
         SinkKind::Postgres => {
-            work(settings, kind, runner, PostgresSink::new(PostgresSettings::new(settings)?, &name)).await
+            let sink = PostgresSink::new(PostgresSettings::new(settings)?, &name);
+            work(settings, kind, runner, role, sink).await
         }
-        SinkKind::S3 => work(settings, kind, runner, S3Sink::new(S3Settings::new(settings)?, &name)?).await,
+        SinkKind::S3 => work(settings, kind, runner, role, S3Sink::new(S3Settings::new(settings)?, &name)?).await,
         SinkKind::Snowpipe => {
-            work(settings, kind, runner, SnowpipeSink::new(SnowpipeSettings::new(settings)?, &name)?).await
+            let sink = SnowpipeSink::new(SnowpipeSettings::new(settings)?, &name, &role.metrics)?;
+            work(settings, kind, runner, role, sink).await
         }
     }
 }
@@ -38,11 +41,11 @@ async fn work<S: Sink>(
     settings: &Settings,
     kind: SinkKind,
     runner: RunnerSettings,
+    role: Role,
     sink: S,
 ) -> anyhow::Result<ExitCode> {
     let kafka = KafkaSettings::new(settings)?;
     let registry = Registry::new(&registry(settings)?)?;
-    let role = Role::start(settings)?;
     let telemetry = Telemetry::new(&role.metrics, role.health.clone(), &runner.name)?;
     role.serve(settings, |_| axum::Router::new()).await?;
     let label = format!("sink {}", kind.as_str());

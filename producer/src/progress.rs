@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -15,7 +16,7 @@ use axum::{
     routing::get,
 };
 use flux_service::{health::Health, settings::Secret};
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use serde::{Deserialize, Serialize};
 
 use crate::pace::RateLimit;
@@ -32,7 +33,10 @@ pub struct Telemetry {
     lag_ms: AtomicI64,
     records: IntCounter,
     bytes: IntCounter,
+    lost: IntCounter,
     transactions: IntCounterVec,
+    delivery: Histogram,
+    queued: IntGauge,
     lateness: Histogram,
     lag: Gauge,
 }
@@ -51,6 +55,21 @@ impl Telemetry {
             lag_ms: AtomicI64::new(0),
             records: IntCounter::new("flux_producer_records_total", "Readings committed to Kafka by this process.")?,
             bytes: IntCounter::new("flux_producer_bytes_total", "Bytes of the values of those readings.")?,
+            lost: IntCounter::new(
+                "flux_producer_lost_total",
+                "Readings that the emission pattern withheld, as this process passed them.",
+            )?,
+            delivery: Histogram::with_opts(
+                HistogramOpts::new(
+                    "flux_producer_delivery_latency_seconds",
+                    "From the first reading of a transaction to its commit.",
+                )
+                .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0]),
+            )?,
+            queued: IntGauge::new(
+                "flux_producer_queue_messages",
+                "Records in the Kafka client, of one shard, when its last transaction was full or due.",
+            )?,
             transactions: IntCounterVec::new(
                 Opts::new("flux_producer_transactions_total", "Kafka transactions by how they ended."),
                 &["result"],
@@ -66,17 +85,28 @@ impl Telemetry {
         };
         metrics.register(Box::new(telemetry.records.clone()))?;
         metrics.register(Box::new(telemetry.bytes.clone()))?;
+        metrics.register(Box::new(telemetry.lost.clone()))?;
+        metrics.register(Box::new(telemetry.delivery.clone()))?;
+        metrics.register(Box::new(telemetry.queued.clone()))?;
         metrics.register(Box::new(telemetry.transactions.clone()))?;
         metrics.register(Box::new(telemetry.lateness.clone()))?;
         metrics.register(Box::new(telemetry.lag.clone()))?;
         Ok(Arc::new(telemetry))
     }
 
-    /// A transaction of `rows` readings and `bytes` bytes was committed.
-    pub fn committed(&self, rows: u64, bytes: u64) {
+    /// A transaction is about to be committed, with this many records in the client.
+    pub fn queued(&self, records: usize) {
+        self.queued.set(records as i64);
+    }
+
+    /// A transaction of `rows` readings and `bytes` bytes was committed, `age` after it began; `lost` readings were
+    /// withheld on the way.
+    pub fn committed(&self, rows: u64, bytes: u64, lost: u64, age: Duration) {
         self.committed.fetch_add(rows, Relaxed);
         self.records.inc_by(rows);
         self.bytes.inc_by(bytes);
+        self.lost.inc_by(lost);
+        self.delivery.observe(age.as_secs_f64());
         self.transactions.with_label_values(&["committed"]).inc();
         self.health.progressed();
     }

@@ -144,6 +144,11 @@ impl Publisher {
         }
     }
 
+    /// Records in the client: waiting, or on their way.
+    pub fn queued(&self) -> usize {
+        self.producer.in_flight_count().max(0) as usize
+    }
+
     /// Waits until every record is acknowledged; then the ends are known. Returns (partition, end) of this transaction.
     ///
     /// # Errors

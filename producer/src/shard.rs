@@ -230,6 +230,7 @@ impl Shard {
     ) -> Result<(), Abandoned> {
         let mut ends: BTreeMap<i32, i64> =
             known.iter().flat_map(|progress| &progress.ends).map(|end| (end.partition, end.end)).collect();
+        self.telemetry.queued(publisher.queued());
         ends.extend(publisher.flush()?);
         let cursor = stream.cursor();
         let accounting = stream.accounting();
@@ -248,8 +249,10 @@ impl Shard {
             incarnation: incarnation.into(),
         };
         publisher.commit(&progress.key(), &progress.encode())?;
+        let lost_before = known.as_ref().map_or(0, |known| known.lost);
+        let lost = (progress.lost - lost_before).max(0) as u64;
         *known = Some(progress);
-        self.telemetry.committed(transaction.rows, transaction.bytes);
+        self.telemetry.committed(transaction.rows, transaction.bytes, lost, transaction.since.elapsed());
         Ok(())
     }
 

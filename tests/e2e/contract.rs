@@ -159,7 +159,7 @@ impl Destination for OnSnowpipe {
     type Sink = SnowpipeSink;
 
     fn open(&self) -> SnowpipeSink {
-        SnowpipeSink::new(self.settings.clone(), "suite").unwrap()
+        SnowpipeSink::new(self.settings.clone(), "suite", &prometheus::Registry::new()).unwrap()
     }
 
     async fn offsets(&self, source: &Source) -> Vec<u64> {

@@ -100,8 +100,8 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
                 self.now = Instant::now();
                 continue;
             }
-            if self.task.budget.is_full() && !self.waiting.is_empty() {
-                // Nothing to cut and no room: wait for what was submitted.
+            if self.task.budget.is_full() && (self.open.since.is_none() || !self.waiting.is_empty()) {
+                // No room: wait for what was submitted, here or by another partition, instead of cutting units of one row.
                 self.wait_for_durable(Duration::from_millis(100));
                 at_once = 0;
                 continue;

@@ -74,6 +74,9 @@ pub struct ChannelStatus {
     /// Why the last one was.
     #[serde(default)]
     pub last_error_message: Option<String>,
+    /// Mean time from accepted to committed, ms, as the service measures it.
+    #[serde(default)]
+    pub snowflake_avg_processing_latency_ms: Option<f64>,
 }
 
 /// An opened channel.

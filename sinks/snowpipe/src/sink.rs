@@ -11,6 +11,7 @@ use flux_schemas::{
     source::{Position, Source},
 };
 use flux_service::logging::chain;
+use prometheus::{Gauge, IntCounter, Registry};
 use tokio::sync::watch;
 
 use crate::{
@@ -33,11 +34,43 @@ pub struct SnowpipeSink {
 }
 
 /// The channels that are open in this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Channels {
+    rows_error: IntCounter,
+    server_latency: Gauge,
     open: Mutex<Vec<Weak<Channel>>>,
     /// Rows that the service refused: a person must look before the sink goes on.
     refused: Mutex<Option<String>>,
+}
+
+impl Channels {
+    fn new(metrics: &Registry) -> Result<Self, prometheus::Error> {
+        let channels = Self {
+            rows_error: IntCounter::new(
+                "flux_snowpipe_channel_rows_error_total",
+                "Rows that the service refused after it had accepted them.",
+            )?,
+            server_latency: Gauge::new(
+                "flux_snowpipe_server_latency_seconds",
+                "Mean time from accepted to committed, as the service measures it; the slowest channel of the last poll.",
+            )?,
+            open: Mutex::default(),
+            refused: Mutex::default(),
+        };
+        metrics.register(Box::new(channels.rows_error.clone()))?;
+        metrics.register(Box::new(channels.server_latency.clone()))?;
+        Ok(channels)
+    }
+
+    /// Rows were refused; said once, and the sink does not go on.
+    fn refuse(&self, rows: u64, what: &str) {
+        tracing::error!(refused = what, "rows refused by the service");
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.is_none() {
+            self.rows_error.inc_by(rows);
+            *refused = Some(what.into());
+        }
+    }
 }
 
 /// An open channel, shared by its writer and the poller.
@@ -107,9 +140,11 @@ impl SnowpipeSink {
     ///
     /// # Errors
     /// [`Error::Broken`] when key or certificate authority cannot be used.
-    pub fn new(settings: SnowpipeSettings, name: &str) -> Result<Self, Error> {
+    pub fn new(settings: SnowpipeSettings, name: &str, metrics: &Registry) -> Result<Self, Error> {
         let client = Arc::new(Client::new(settings.clone()).map_err(classify)?);
-        let channels = Arc::new(Channels::default());
+        let channels = Channels::new(metrics)
+            .map_err(|error| Error::broken(format!("metrics: {error}"), "start each sink in a process of its own"))?;
+        let channels = Arc::new(channels);
         tokio::spawn(poll(client.clone(), Arc::downgrade(&channels), settings));
         Ok(Self { client, name: name.into(), channels })
     }
@@ -204,18 +239,16 @@ async fn poll(client: Arc<Client>, channels: Weak<Channels>, settings: SnowpipeS
                     continue;
                 }
             };
+            let slowest = statuses.values().filter_map(|status| status.snowflake_avg_processing_latency_ms);
+            channels.server_latency.set(slowest.fold(0.0, f64::max) / 1000.0);
             for channel in group {
                 match statuses.get(&channel.name) {
                     None => channel.fail(format!("channel {} no longer exists", channel.name)),
                     Some(status) if status.rows_error_count > channel.errors_at_open => {
-                        let refused = format!(
-                            "channel {}: the service refused {} rows: {}",
-                            channel.name,
-                            status.rows_error_count - channel.errors_at_open,
-                            status.last_error_message.as_deref().unwrap_or("no reason given")
-                        );
-                        tracing::error!(refused, "rows refused by the service");
-                        *channels.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(refused.clone());
+                        let rows = status.rows_error_count - channel.errors_at_open;
+                        let reason = status.last_error_message.as_deref().unwrap_or("no reason given");
+                        let refused = format!("channel {}: the service refused {rows} rows: {reason}", channel.name);
+                        channels.refuse(rows, &refused);
                         channel.fail(refused);
                     }
                     Some(status) => channel.observe(status, settings.commit_timeout),
