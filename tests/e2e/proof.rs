@@ -66,7 +66,10 @@ fn runs_with_lost_readings_and_outages_are_proven_and_accounted_for() {
             ["produce", "--run", run, "--seed", "4", "--meters", "300", "--days", "6", "--start", "2026-01-01"];
         let arguments = [&arguments[..], &["--pattern", pattern, "--model", model]].concat();
         let killed = stack.start(&[&arguments[..], &["--rate", "40000"]].concat());
-        std::thread::sleep(Duration::from_millis(2_500));
+        eventually("some readings are committed", Duration::from_secs(30), || {
+            ledger(&stack, run)["committed"].as_u64() > Some(0)
+        });
+        assert_eq!(ledger(&stack, run)["finished"], false, "killed on the way");
         killed.signal(libc::SIGKILL);
         stack.run(0, &arguments);
         let verdict = stack.verdict(run, "all", 60);
@@ -76,13 +79,18 @@ fn runs_with_lost_readings_and_outages_are_proven_and_accounted_for() {
         assert!(if pattern == "partial" { 0.95..0.995 } else { 0.78..0.92 }.contains(&share), "{pattern}: {share}");
         assert!(stack.sql(&format!("select count(*) from ami_interval_readings where run_id = '{run}' and data_quality = 'OUTAGE' and is_outage and usage_kwh = 0 and voltage = 0")) > 0, "nobody was out");
         assert_eq!(stack.sql(&format!("select count(*) from ami_interval_readings where run_id = '{run}' and is_outage <> (data_quality = 'OUTAGE')")), 0);
-        let runs = stack.flux(&["runs", "--json"]).output().unwrap();
-        let runs: serde_json::Value = serde_json::from_slice(&runs.stdout).unwrap();
-        let ours = runs.as_array().unwrap().iter().find(|one| one["run"] == run).unwrap();
+        let ours = ledger(&stack, run);
         assert_eq!(ours["on_time"], expected, "{ours:#}");
         assert_eq!(ours["lost"], u64::from((meters * days * 96) as u32) - expected, "{ours:#}");
         the_truth_is_what_can_be_found(&stack, run);
     }
+}
+
+/// What `flux runs` says of a run; null before it has begun.
+fn ledger(stack: &Stack, run: &str) -> serde_json::Value {
+    let runs = stack.flux(&["runs", "--json"]).output().unwrap();
+    let runs: serde_json::Value = serde_json::from_slice(&runs.stdout).unwrap_or_default();
+    runs.as_array().and_then(|runs| runs.iter().find(|one| one["run"] == run)).cloned().unwrap_or_default()
 }
 
 /// Whoever looks for injected faults in the table finds those that the answer key names: all of them, and no other.

@@ -249,7 +249,7 @@ mod tests {
             assert!(fleet.substation_id(place.substation).starts_with("SUB-TGC-"));
             assert_eq!(fleet.meter_of_id(fleet.meter_id(meter)), Some(meter));
         }
-        for unknown in ["MTR-TGC-0005001", "MTR-TGC-0000000", "MTR-XXX-0000001", "", "MTR-TGC-1"] {
+        for unknown in ["MTR-TGC-0005001", "MTR-TGC-0000000", "MTR-ABC-0000001", "", "MTR-TGC-1"] {
             assert_eq!(fleet.meter_of_id(unknown), None, "{unknown}");
         }
     }

@@ -18,12 +18,13 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
+use flux_schemas::time::Timestamp;
+
 use crate::{
     calendar::us_central_offset_seconds,
     fleet::{CIRCUITS_PER_SUBSTATION, Fleet, TRANSFORMERS_PER_LATERAL, kind},
     noise::{Key, stream},
 };
-use flux_schemas::time::Timestamp;
 
 /// Length of a window, seconds. No event is longer, so a window and the one before hold all that matters.
 const WINDOW: i64 = 28 * 86_400;
