@@ -1,4 +1,5 @@
-//! Parquet: the eleven columns of a reading, zstd pages, row groups of 131,072 rows.
+//! Parquet: zstd pages, row groups of 131,072 rows. The narrow readings of a plain run, which are most of all rows, have a
+//! writer of their own that makes no text twice.
 
 use std::{
     io::Write,
@@ -10,8 +11,9 @@ use std::{
 
 use flux_generator::run::Run;
 use flux_schemas::{
-    layout::table::PARQUET_SCHEMA,
+    layout::{parquet::RowGroup, table::parquet_schema},
     reading::{Quality, Reading, Segment},
+    row::{Row, Table},
 };
 use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
@@ -23,14 +25,14 @@ use parquet::{
     },
     schema::{
         parser::parse_message_type,
-        types::{ColumnPath, Type, TypePtr},
+        types::{ColumnPath, TypePtr},
     },
 };
 
 use crate::Rows;
 
-/// Columns of a reading; those that follow say where in Kafka a row came from, which a file's has not.
-pub(crate) const READING_COLUMNS: usize = 11;
+/// Who made the files.
+const CREATED_BY: &str = concat!("flux ", env!("CARGO_PKG_VERSION"));
 /// Rows of a row group.
 const GROUP_ROWS: usize = 1 << 17;
 
@@ -59,14 +61,13 @@ impl Columns {
     pub(crate) fn new(run: &Run) -> Self {
         let fleet = run.fleet();
         let of_meters = |text: &dyn Fn(u32) -> Vec<u8>| (0..fleet.len()).map(|meter| text(meter).into()).collect();
-        let all = parse_message_type(PARQUET_SCHEMA).expect("the schema in the source tree parses");
-        let fields = all.get_fields()[..READING_COLUMNS].to_vec();
-        let schema = Type::group_type_builder("ami_reading").with_fields(fields).build().expect("the fields are valid");
+        let table = Table::readings();
+        let schema = parse_message_type(&parquet_schema(table, table.narrow, false)).expect("the schema is valid");
         // Numbers do not repeat: a dictionary of them is given up after much work.
         let number = |name: &str| ColumnPath::from(name);
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("level 1 exists")))
-            .set_created_by(concat!("flux ", env!("CARGO_PKG_VERSION")).into())
+            .set_created_by(CREATED_BY.into())
             .set_column_dictionary_enabled(number("usage_kwh"), false)
             .set_column_encoding(number("usage_kwh"), Encoding::BYTE_STREAM_SPLIT)
             .build();
@@ -79,7 +80,7 @@ impl Columns {
             substation_ids: of_meters(&|meter| fleet.substation_id(fleet.place(meter).substation).into()),
             segments: Segment::ALL.iter().map(|segment| segment.as_str().into()).collect(),
             qualities: Quality::ALL.iter().map(|quality| quality.as_str().into()).collect(),
-            service_area: fleet.service_area().into(),
+            service_area: fleet.area().name.into(),
             meters: Vec::with_capacity(GROUP_ROWS),
             timestamps: Vec::with_capacity(GROUP_ROWS),
             usages: Vec::with_capacity(GROUP_ROWS),
@@ -167,4 +168,23 @@ fn column<T: DataType, W: Write + Send>(group: &mut SerializedRowGroupWriter<'_,
     let mut column = group.next_column()?.ok_or_else(|| ParquetError::General("a column too many".into()))?;
     column.typed::<T>().write_batch(values, None, None)?;
     column.close()
+}
+
+/// Writes the rows of any table that `rows` hands over; returns how many, and the writer.
+pub(crate) fn write<W: Write + Send>(
+    table: &'static Table,
+    width: usize,
+    out: W,
+    rows: impl FnOnce(&mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<u64>,
+) -> Result<(u64, W)> {
+    let mut group = RowGroup::new(table, width, false);
+    let mut file = group.file(out, CREATED_BY)?;
+    let count = rows(&mut |row| {
+        group.push(row, None);
+        if group.len() == GROUP_ROWS { group.write(&mut file) } else { Ok(()) }
+    })?;
+    if !group.is_empty() {
+        group.write(&mut file)?;
+    }
+    Ok((count, file.into_inner()?))
 }

@@ -1,62 +1,55 @@
-//! A line a reading: CSV below a header line, NDJSON in gzip.
+//! CSV and NDJSON, columns and keys named as in PostgreSQL.
 
-use std::{
-    io::{self, Write},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::io::{self, Write};
 
 use flate2::{Compression, write::GzEncoder};
-use flux_schemas::layout::{
-    json::{Keys, write_decimal, write_reading},
-    table::HISTORY_COLUMNS,
+use flux_schemas::{
+    layout::json::{Keys, write_cells, write_plain},
+    row::{Row, Table},
 };
 
-use crate::{Rows, parquet::READING_COLUMNS};
+/// What hands rows over, one by one.
+type Each<'a> = &'a mut dyn FnMut(&Row<'_>) -> io::Result<()>;
 
-/// Writes the rows; returns how many, and the writer.
-pub(crate) fn csv<W: Write>(mut rows: Rows<'_>, mut out: W, written: &AtomicU64) -> io::Result<(u64, W)> {
-    writeln!(out, "{}", HISTORY_COLUMNS[..READING_COLUMNS].join(","))?;
+/// Writes the rows that `rows` hands over; returns how many, and the writer.
+pub(crate) fn csv<W: Write>(
+    table: &'static Table,
+    width: usize,
+    mut out: W,
+    rows: impl FnOnce(Each<'_>) -> io::Result<u64>,
+) -> io::Result<(u64, W)> {
+    let names: Vec<&str> = table.columns[..width].iter().map(|column| column.lower).collect();
+    writeln!(out, "{}", names.join(","))?;
     let mut line = Vec::with_capacity(256);
-    let rows = rows.each(|_, reading| {
+    let count = rows(&mut |row| {
         line.clear();
-        // Identifiers and names have neither commas nor quotes.
-        line.extend_from_slice(reading.meter_id.as_bytes());
-        line.push(b',');
-        reading.timestamp.write_iso(&mut line);
-        line.push(b',');
-        write_decimal(&mut line, reading.usage.0, 4);
-        line.push(b',');
-        write_decimal(&mut line, i64::from(reading.voltage.0), 1);
-        let texts = [
-            reading.transformer_id,
-            reading.circuit_id,
-            reading.substation_id,
-            reading.segment.as_str(),
-            reading.service_area,
-            if reading.is_outage { "true" } else { "false" },
-            reading.quality.as_str(),
-        ];
-        for text in texts {
-            line.push(b',');
-            line.extend_from_slice(text.as_bytes());
+        for (index, (column, cell)) in row.padded(width).enumerate() {
+            if index > 0 {
+                line.push(b',');
+            }
+            let from = line.len();
+            write_plain(&mut line, cell, &column.kind);
+            // Identifiers of somebody's own fleet may hold commas; quotes they may not.
+            if line[from..].contains(&b',') {
+                line.insert(from, b'"');
+                line.push(b'"');
+            }
         }
         line.push(b'\n');
-        written.fetch_add(1, Relaxed);
         out.write_all(&line)
     })?;
-    Ok((rows, out))
+    Ok((count, out))
 }
 
-/// Writes the rows; returns how many, and the writer.
-pub(crate) fn ndjson<W: Write>(mut rows: Rows<'_>, out: W, written: &AtomicU64) -> io::Result<(u64, W)> {
+/// Writes the rows that `rows` hands over; returns how many, and the writer.
+pub(crate) fn ndjson<W: Write>(out: W, rows: impl FnOnce(Each<'_>) -> io::Result<u64>) -> io::Result<(u64, W)> {
     // No file name and no time in the gzip header: the same rows give the same bytes.
     let mut out = GzEncoder::new(out, Compression::fast());
     let mut line = Vec::with_capacity(384);
-    let rows = rows.each(|_, reading| {
+    let count = rows(&mut |row| {
         line.clear();
-        write_reading(&mut line, Keys::Lower, reading);
-        written.fetch_add(1, Relaxed);
+        write_cells(&mut line, Keys::Lower, row);
         out.write_all(&line)
     })?;
-    Ok((rows, out.finish()?))
+    Ok((count, out.finish()?))
 }

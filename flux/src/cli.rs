@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Generate(GenerateArguments),
     /// Shows the first readings that a run would emit, and touches nothing.
     Preview(PreviewArguments),
+    /// Says what a run will take: rows, bytes at each stage, files, credits and time, from a sample made here and now.
+    Plan(PlanArguments),
     /// Moves readings from Kafka to one destination.
     Sink(SinkArguments),
     /// Recomputes a run from its seed and counts every row of every place against it.
@@ -52,9 +54,10 @@ pub(crate) enum Command {
 }
 
 /// What a new run is.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RunArguments {
-    /// quick-demo (67,200 readings), se-demo (8,640,000), enterprise (86,400,000) or ml-training (350,400,000).
+    /// quick-demo (67,200 readings), se-demo (8,640,000), utility-day (57,302,976), enterprise (86,400,000) or
+    /// ml-training (350,400,000).
     #[arg(long, conflicts_with_all = ["meters", "days"])]
     pub(crate) preset: Option<String>,
     /// Meters, 10 to 600000 [default: 1000].
@@ -85,6 +88,37 @@ pub(crate) struct RunArguments {
     /// Seed; the same seed gives the same readings [default: drawn by chance, and printed].
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// Service area: TEXAS_GULF_COAST, CALIFORNIA_COASTAL, NORTHEAST_CORRIDOR, MIDWEST_GREAT_LAKES, SOUTHEAST_SUNBELT or
+    /// PACIFIC_NORTHWEST [default: TEXAS_GULF_COAST].
+    #[arg(long)]
+    pub(crate) area: Option<String>,
+    /// Percent of homes, shops and plants [default: those of the area, 70/20/10].
+    #[arg(long, value_name = "H/S/P")]
+    pub(crate) segments: Option<String>,
+    /// What befalls the grid: normal, summer-storm, hurricane, comms-outage, cascade, or a TOML file of your own.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) scenario: Option<String>,
+    /// on: missed readings arrive later or are estimated; off: they are lost [default: off].
+    #[arg(long, value_name = "ON|OFF")]
+    pub(crate) backfill: Option<String>,
+    /// realistic: some readings are sent twice, with the same READING_ID [default: off].
+    #[arg(long, value_name = "OFF|REALISTIC")]
+    pub(crate) duplicates: Option<String>,
+    /// inline: readings without power come on schedule, marked; after_restore: when the power is back [default: inline].
+    #[arg(long, value_name = "INLINE|AFTER_RESTORE")]
+    pub(crate) outage_rows: Option<String>,
+    /// on: one outage of a transformer and one of a circuit in the first days [default: on with --preset, else off].
+    #[arg(long, value_name = "ON|OFF")]
+    pub(crate) demo_events: Option<String>,
+    /// Share of the readings outside 114 to 126 V, for hours or days, 0 to 0.02 [default: 0.002].
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) voltage_anomaly_rate: Option<f64>,
+    /// Readings with all 37 columns: power factor, register, arrival, revision and more.
+    #[arg(long)]
+    pub(crate) wide: bool,
+    /// Meter events and the assets of the grid too, on topics of their own.
+    #[arg(long)]
+    pub(crate) events: bool,
 }
 
 #[derive(Debug, Args)]
@@ -109,10 +143,10 @@ pub(crate) struct ProduceArguments {
 pub(crate) struct GenerateArguments {
     #[command(flatten)]
     pub(crate) spec: RunArguments,
-    /// Folder for the files.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// parquet (zstd), csv or ndjson.gz.
+    /// Folder for the files, or s3://BUCKET/PREFIX (with the s3.* settings).
+    #[arg(long, value_name = "DIR|s3://")]
+    pub(crate) out: String,
+    /// parquet (zstd), csv, ndjson.gz, avro, green-button or smt-csv (what customers download).
     #[arg(long, default_value = "parquet")]
     pub(crate) format: String,
     /// Threads; they change the speed, not the files.
@@ -140,10 +174,52 @@ pub(crate) struct PreviewArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    #[command(flatten)]
+    pub(crate) spec: RunArguments,
+    /// Rows/s that the run will be held to [producer.rate].
+    #[arg(long)]
+    pub(crate) rate: Option<String>,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SinkArguments {
     /// Which destination.
     #[arg(value_enum)]
     pub(crate) kind: SinkKind,
+    /// What it moves: readings, events or assets [sink.records].
+    #[arg(long)]
+    pub(crate) records: Option<String>,
+}
+
+impl RunArguments {
+    /// The flags that [`crate::request`] reads beside size, time and seed, as they were given.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let rate = self.voltage_anomaly_rate.map(|rate| rate.to_string());
+        for (flag, value) in [
+            ("--model", &self.model),
+            ("--pattern", &self.pattern),
+            ("--base-unit", &self.base_unit),
+            ("--area", &self.area),
+            ("--segments", &self.segments),
+            ("--scenario", &self.scenario),
+            ("--backfill", &self.backfill),
+            ("--duplicates", &self.duplicates),
+            ("--outage-rows", &self.outage_rows),
+            ("--demo-events", &self.demo_events),
+            ("--voltage-anomaly-rate", &rate),
+        ] {
+            words.extend(value.iter().flat_map(|value| [flag.to_string(), value.clone()]));
+        }
+        for (flag, given) in [("--wide", self.wide), ("--events", self.events)] {
+            words.extend(given.then(|| flag.to_string()));
+        }
+        words
+    }
 }
 
 /// The destinations.

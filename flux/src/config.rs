@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use flux_schemas::row::Table;
 use flux_service::settings::{Error, Key, Origin, Settings};
 
 use crate::{
@@ -28,6 +29,7 @@ pub(crate) fn keys() -> Vec<Key> {
         flux_service::kafka::KEYS,
         flux_service::postgres::KEYS,
         flux_service::s3::KEYS,
+        flux_fleet::KEYS,
         flux_producer::settings::KEYS,
         flux_runner::settings::KEYS,
         flux_sink_postgres::settings::KEYS,
@@ -58,6 +60,12 @@ pub(crate) fn load(cli: &Cli) -> anyhow::Result<Settings> {
         flag("producer.speed", "--speed", &arguments.speed)?;
         flag("producer.own", "--own", &arguments.own)?;
     }
+    if let Command::Plan(arguments) = &cli.command {
+        flag("producer.rate", "--rate", &arguments.rate)?;
+    }
+    if let Command::Sink(arguments) = &cli.command {
+        flag("sink.records", "--records", &arguments.records)?;
+    }
     Ok(settings)
 }
 
@@ -74,7 +82,7 @@ pub(crate) fn run(settings: &Settings, arguments: &ConfigArguments) -> anyhow::R
     }
     flux_sink_s3::S3Settings::new(settings)?;
     if settings.get("snowpipe.url").is_some() {
-        flux_sink_snowpipe::SnowpipeSettings::new(settings)?;
+        flux_sink_snowpipe::SnowpipeSettings::new(settings, Table::readings())?;
     }
     Ok(ExitCode::SUCCESS)
 }

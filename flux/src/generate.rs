@@ -7,42 +7,40 @@ use std::{
 };
 
 use anyhow::Context;
-use flux_export::{Format, Watch, export};
+use flux_export::{
+    Format, Watch, export,
+    place::{Folder, Place},
+};
 use flux_generator::{
-    emission::ShardStream,
+    emission::{Kind, ShardStream},
     model::Contexts,
-    run::{Request, Run, TopicOfRun},
+    register::Registers,
+    run::reading_row,
 };
 use flux_schemas::{
-    layout::json::{Keys, write_reading},
+    layout::json::{Keys, write_cells},
     reading::Reading,
-    run::RunId,
     time::Timestamp,
 };
-use flux_service::shutdown::Shutdown;
+use flux_service::{settings::Settings, shutdown::Shutdown};
 use flux_verify::verdict::grouped;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    bucket::Bucket,
     cli::{GenerateArguments, PreviewArguments},
-    request::request,
+    request::{detached, request},
     roles::Usage,
 };
 
-/// A run that no topic holds: its id is its seed.
-fn detached(request: &Request) -> Result<Run, Usage> {
-    let topic = TopicOfRun { name: "none".into(), cluster_id: String::new(), topic_id: String::new(), partitions: 1 };
-    let spec = request.spec(RunId(request.seed), topic, 1).map_err(|error| Usage(error.to_string()))?;
-    Run::new(spec).map_err(|error| Usage(error.to_string()))
-}
-
-pub(crate) async fn generate(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn generate(settings: &Settings, arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let format = Format::parse(&arguments.format)
-        .ok_or_else(|| Usage(format!("--format is {:?}; use parquet, csv or ndjson.gz", arguments.format)))?;
+        .map_err(|rule| Usage(format!("--format is {:?}; {rule}", arguments.format)))?;
     if !(1..=256).contains(&arguments.threads) {
         return Err(Usage(format!("--threads is {}; use 1 to 256", arguments.threads)).into());
     }
-    let (request, _) = request(&arguments.spec)?;
+    let (request, _) = request(&arguments.spec, flux_fleet::load(settings).await?)?;
+    let place = place(settings, &arguments.out)?;
     if request.end.is_none() {
         return Err(Usage("--live has no end, files have; drop it".into()).into());
     }
@@ -56,8 +54,8 @@ pub(crate) async fn generate(arguments: &GenerateArguments) -> anyhow::Result<Ex
     let (_trigger, mut shutdown) = Shutdown::on_signal(Duration::from_secs(600));
     let started = Instant::now();
     let mut work = {
-        let (run, watch, folder, threads) = (run, watch.clone(), arguments.out.clone(), arguments.threads);
-        tokio::task::spawn_blocking(move || export(&run, &folder, format, threads, &watch))
+        let (run, watch, threads) = (run, watch.clone(), arguments.threads);
+        tokio::task::spawn_blocking(move || export(&run, &*place, format, threads, &watch))
     };
     let outcome = loop {
         tokio::select! {
@@ -71,7 +69,7 @@ pub(crate) async fn generate(arguments: &GenerateArguments) -> anyhow::Result<Ex
     let seconds = started.elapsed().as_secs_f64();
     println!(
         "{}: {} rows in {} files, {:.1} MiB, {} rows/s; {} files were there",
-        arguments.out.display(),
+        arguments.out,
         grouped(done.rows),
         done.written,
         done.bytes as f64 / f64::from(1 << 20),
@@ -85,8 +83,8 @@ pub(crate) async fn generate(arguments: &GenerateArguments) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn preview(arguments: &PreviewArguments) -> anyhow::Result<ExitCode> {
-    let (request, _) = request(&arguments.spec)?;
+pub(crate) async fn preview(settings: &Settings, arguments: &PreviewArguments) -> anyhow::Result<ExitCode> {
+    let (request, _) = request(&arguments.spec, flux_fleet::load(settings).await?)?;
     let run = Arc::new(detached(&request)?);
     let mut stream = ShardStream::new(run.clone(), 0);
     let mut contexts = Contexts::default();
@@ -97,16 +95,24 @@ pub(crate) fn preview(arguments: &PreviewArguments) -> anyhow::Result<ExitCode> 
             "ARRIVAL", "METER_ID", "READING_TIMESTAMP", "USAGE_KWH", "VOLTAGE", "TRANSFORMER_ID", "SEGMENT", "QUALITY"
         );
     }
-    for _ in 0..arguments.rows {
-        let Some(emit) = stream.peek() else { break };
-        let reading = run.reading(emit.meter, contexts.get(run.model(), emit.interval));
-        if arguments.json {
-            let line = text.len();
-            write_reading(&mut text, Keys::Upper, &reading);
-            let arrival = format!("\"ARRIVAL\":\"{}\",", Timestamp(emit.arrival));
-            text.splice(line + 1..line + 1, arrival.into_bytes());
-        } else {
-            println!("{:<24}  {}", Timestamp(emit.arrival).to_string(), row(&reading));
+    let mut registers = run.is_wide().then(|| Registers::new(&run, (0..run.fleet().len()).collect()));
+    let mut shown = 0;
+    while let Some(emit) = stream.peek().filter(|_| shown < arguments.rows) {
+        if !matches!(emit.kind, Kind::Event | Kind::Asset) {
+            shown += 1;
+            let reading = run.reading_of(emit, &mut contexts);
+            if arguments.json {
+                let mut cells = reading.cells().to_vec();
+                if let Some(registers) = &mut registers {
+                    run.reading_cells(emit, &mut contexts, registers, &mut cells);
+                }
+                let line = text.len();
+                write_cells(&mut text, Keys::Upper, &reading_row(&cells));
+                let arrival = format!("\"ARRIVAL\":\"{}\",", Timestamp(emit.arrival));
+                text.splice(line + 1..line + 1, arrival.into_bytes());
+            } else {
+                println!("{:<24}  {}", Timestamp(emit.arrival).to_string(), row(&reading));
+            }
         }
         stream.advance();
     }
@@ -129,4 +135,12 @@ fn row(reading: &Reading<'_>) -> String {
         reading.segment.as_str(),
         reading.quality.as_str()
     )
+}
+
+/// A folder, or a bucket.
+fn place(settings: &Settings, out: &str) -> anyhow::Result<Box<dyn Place + Send>> {
+    Ok(match out.strip_prefix("s3://") {
+        Some(target) => Box::new(Bucket::open(settings, target)?),
+        None => Box::new(Folder(out.into())),
+    })
 }

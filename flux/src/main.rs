@@ -1,14 +1,17 @@
 //! `flux`: smart-meter readings from a seed to Kafka and three stores, and the proof that they are all there.
 
+mod bucket;
 mod cli;
 mod config;
 mod generate;
 #[cfg(feature = "local")]
 mod local;
+mod plan;
 mod produce;
 mod request;
 mod roles;
 mod runs;
+mod scenario;
 mod sinks;
 mod status;
 mod truth;
@@ -52,8 +55,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     flux_service::logging::start(settings.get("log.filter").unwrap_or("info")).map_err(roles::Usage)?;
     match cli.command {
         Command::Produce(arguments) => produce::run(&settings, &arguments).await,
-        Command::Generate(arguments) => generate::generate(&arguments).await,
-        Command::Preview(arguments) => generate::preview(&arguments),
+        Command::Generate(arguments) => generate::generate(&settings, &arguments).await,
+        Command::Preview(arguments) => generate::preview(&settings, &arguments).await,
+        Command::Plan(arguments) => plan::run(&settings, &arguments).await,
         Command::Sink(arguments) => sinks::run(&settings, arguments.kind).await,
         Command::Verify(arguments) => verify::run(&settings, &arguments).await,
         Command::Truth(arguments) => truth::run(&settings, &arguments).await,

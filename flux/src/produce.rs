@@ -19,7 +19,7 @@ use crate::{
 
 pub(crate) async fn run(settings: &Settings, arguments: &ProduceArguments) -> anyhow::Result<ExitCode> {
     let producer = ProducerSettings::new(settings)?;
-    let (request, explicit) = request(&arguments.spec)?;
+    let (request, explicit) = request(&arguments.spec, flux_fleet::load(settings).await?)?;
     let run: RunId = match &arguments.run {
         Some(id) => id.parse().map_err(Usage)?,
         None => RunId(random_bits()),

@@ -52,6 +52,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     let configuration = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<Usage>()
             || cause.is::<settings::Error>()
+            || cause.is::<flux_fleet::Error>()
             || matches!(cause.downcast_ref(), Some(flux_generator::run::Error::Field { .. }))
             || matches!(cause.downcast_ref(), Some(kafka::Error::Topic { .. }))
             || matches!(

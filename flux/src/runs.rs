@@ -27,6 +27,9 @@ pub(crate) async fn run(settings: &Settings, arguments: &RunsArguments) -> anyho
             "from": start(spec.first_interval), "to": spec.end_interval.map(start), "pattern": spec.pattern,
             "model": spec.model, "topic": spec.topic, "committed": on_time + late + estimated, "on_time": on_time,
             "late": late, "estimated": estimated, "lost": lost, "finished": finished,
+            "revised": sum(|progress| progress.revised), "duplicates": sum(|progress| progress.duplicates),
+            "events": sum(|progress| progress.events), "assets": sum(|progress| progress.assets),
+            "area": spec.service_area, "wide": spec.wide,
         }));
     }
     if arguments.json {
@@ -34,20 +37,24 @@ pub(crate) async fn run(settings: &Settings, arguments: &RunsArguments) -> anyho
         return Ok(ExitCode::SUCCESS);
     }
     println!(
-        "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:<10}  {:>13}  {:>11}  state",
-        "run", "meters", "from", "to", "pattern", "model", "committed", "lost"
+        "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:<10}  {:>13}  {:>9}  {:>9}  {:>9}  {:>9}  state",
+        "run", "meters", "from", "to", "pattern", "model", "on time", "late", "estimated", "lost", "events"
     );
     for row in &rows {
+        let count = |name: &str| grouped(row[name].as_u64().unwrap_or_default());
         println!(
-            "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:<10}  {:>13}  {:>11}  {}",
+            "{:<16}  {:>7}  {:<24}  {:<24}  {:<9}  {:<10}  {:>13}  {:>9}  {:>9}  {:>9}  {:>9}  {}",
             row["run"].as_str().unwrap_or_default(),
             row["meters"],
             row["from"].as_str().unwrap_or_default(),
             row["to"].as_str().unwrap_or("open"),
             row["pattern"].as_str().unwrap_or_default(),
             row["model"].as_str().unwrap_or_default(),
-            grouped(row["committed"].as_u64().unwrap_or_default()),
-            grouped(row["lost"].as_u64().unwrap_or_default()),
+            count("on_time"),
+            count("late"),
+            count("estimated"),
+            count("lost"),
+            count("events"),
             if row["finished"] == true { "finished" } else { "going on" },
         );
     }

@@ -22,16 +22,18 @@ pub(crate) async fn run(settings: &Settings, kind: SinkKind) -> anyhow::Result<E
         SinkKind::S3 => Duration::from_secs(10),
     };
     let runner = RunnerSettings::new(settings, kind.as_str(), linger)?;
-    let name = runner.name.clone();
+    let (name, table) = (runner.name.clone(), runner.table);
     let role = Role::start(settings)?;
     match kind {
         SinkKind::Postgres => {
-            let sink = PostgresSink::new(PostgresSettings::new(settings)?, &name);
+            let sink = PostgresSink::new(PostgresSettings::new(settings)?, table, &name);
             work(settings, kind, runner, role, sink).await
         }
-        SinkKind::S3 => work(settings, kind, runner, role, S3Sink::new(S3Settings::new(settings)?, &name)?).await,
+        SinkKind::S3 => {
+            work(settings, kind, runner, role, S3Sink::new(S3Settings::new(settings)?, table, &name)?).await
+        }
         SinkKind::Snowpipe => {
-            let sink = SnowpipeSink::new(SnowpipeSettings::new(settings)?, &name, &role.metrics)?;
+            let sink = SnowpipeSink::new(SnowpipeSettings::new(settings, table)?, &name, &role.metrics)?;
             work(settings, kind, runner, role, sink).await
         }
     }
@@ -48,7 +50,10 @@ async fn work<S: Sink>(
     let registry = Registry::new(&registry(settings)?)?;
     let telemetry = Telemetry::new(&role.metrics, role.health.clone(), &runner.name)?;
     role.serve(settings, |_| axum::Router::new()).await?;
-    let label = format!("sink {}", kind.as_str());
+    let label = match runner.table.name {
+        "readings" => format!("sink {}", kind.as_str()),
+        records => format!("sink {} {records}", kind.as_str()),
+    };
     let snapshot = {
         let telemetry = telemetry.clone();
         move || {

@@ -16,14 +16,14 @@ use std::{
 };
 
 use anyhow::Context;
-use flux_generator::run::Request;
+use flux_generator::{assets::Assets, run::Request};
 use flux_schemas::run::RunId;
 use flux_service::{settings::Settings, shutdown::Shutdown};
 use flux_verify::{place::Place, verdict::Verdict, verify};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::UpArguments,
+    cli::{RunArguments, UpArguments},
     request::{random_bits, request},
     roles::Usage,
     up::{children::Children, screen::Screen, stand_ins::StandIns},
@@ -42,9 +42,9 @@ struct Remembered {
     start_ms: i64,
     days: u32,
     live: bool,
-    pattern: String,
-    model: String,
-    base_unit: String,
+    /// What else was asked for, as flags.
+    flags: Vec<String>,
+    events: bool,
 }
 
 pub(crate) async fn run(settings: &Settings, arguments: &UpArguments) -> anyhow::Result<ExitCode> {
@@ -56,7 +56,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &UpArguments) -> anyhow:
     }
     let started = Instant::now();
     let stand_ins = StandIns::start(folder, settings, &shutdown).await?;
-    let remembered = remember(folder, arguments)?;
+    let remembered = remember(folder, arguments, flux_fleet::load(settings).await?)?;
     let config = folder.join("flux.toml");
     std::fs::write(&config, stand_ins.config(settings)).with_context(|| format!("writing {}", config.display()))?;
     println!("state      {}", folder.display());
@@ -145,7 +145,7 @@ async fn judge(config: &Path, remembered: &Remembered) -> anyhow::Result<Verdict
         before_interval: Some(remembered.backfill_end()),
         wait: VERIFY_PATIENCE,
     };
-    let places = crate::verify::places(&settings)?;
+    let places = crate::verify::places(&settings).await?;
     Ok(verify(&places, &request, &Arc::new(AtomicU64::new(0))).await?)
 }
 
@@ -159,6 +159,15 @@ impl Remembered {
         let interval = i64::from(self.interval_minutes) * 60_000;
         self.start_ms / interval + i64::from(self.days) * i64::from(1440 / self.interval_minutes)
     }
+}
+
+/// The flags that make the producer ask for the same run: what a preset implies is said.
+fn flags(spec: &RunArguments, demo_events: bool) -> Vec<String> {
+    let mut words = spec.words();
+    if spec.demo_events.is_none() {
+        words.extend(["--demo-events".into(), if demo_events { "on" } else { "off" }.into()]);
+    }
+    words
 }
 
 /// One `up` a folder.
@@ -189,16 +198,16 @@ fn forget(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// The run of this folder: the one that was begun, or a new one.
-fn remember(folder: &Path, arguments: &UpArguments) -> anyhow::Result<Remembered> {
+fn remember(folder: &Path, arguments: &UpArguments, assets: Option<Assets>) -> anyhow::Result<Remembered> {
     let path = folder.join("run.json");
     let asked = |arguments: &UpArguments| -> Result<(Request, u32, bool, bool), Usage> {
         let mut spec = arguments.spec.clone();
-        let default = spec.preset.is_none() && spec.meters.is_none() && spec.days.is_none();
+        let default = spec.preset.is_none() && spec.meters.is_none() && spec.days.is_none() && assets.is_none();
         if default {
             spec.preset = Some("quick-demo".into());
         }
         spec.live = !arguments.once;
-        let (request, explicit) = request(&spec)?;
+        let (request, explicit) = request(&spec, assets.clone())?;
         let days = match &spec.preset {
             Some(name) => flux_generator::preset::Preset::parse(name).map_err(Usage)?.days,
             None => spec.days.unwrap_or(7),
@@ -233,13 +242,7 @@ fn remember(folder: &Path, arguments: &UpArguments) -> anyhow::Result<Remembered
     }
     let (request, days, live, _) = asked(arguments)?;
     // The rules of a run, before anything is started for it.
-    let topic = flux_generator::run::TopicOfRun {
-        name: String::new(),
-        cluster_id: String::new(),
-        topic_id: String::new(),
-        partitions: 4,
-    };
-    request.spec(RunId(0), topic, 4)?;
+    crate::request::detached(&request)?;
     let remembered = Remembered {
         run: RunId(random_bits()),
         seed: request.seed,
@@ -248,9 +251,8 @@ fn remember(folder: &Path, arguments: &UpArguments) -> anyhow::Result<Remembered
         start_ms: request.start.0,
         days,
         live,
-        pattern: request.pattern.as_str().into(),
-        model: request.load.as_str().into(),
-        base_unit: request.load.base_unit().as_str().into(),
+        flags: flags(&arguments.spec, request.demo_events),
+        events: request.events,
     };
     std::fs::write(&path, serde_json::to_vec(&remembered)?).with_context(|| format!("writing {}", path.display()))?;
     Ok(remembered)

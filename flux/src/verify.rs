@@ -33,7 +33,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &VerifyArguments) -> any
         before_interval: None,
         wait: Duration::from_secs(arguments.wait),
     };
-    let places = places(settings)?;
+    let places = places(settings).await?;
     let scanned = Arc::new(AtomicU64::new(0));
     let showing = {
         use std::io::IsTerminal;
@@ -58,7 +58,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &VerifyArguments) -> any
 }
 
 /// Where the places are, as far as the settings say.
-pub(crate) fn places(settings: &Settings) -> anyhow::Result<Places> {
+pub(crate) async fn places(settings: &Settings) -> anyhow::Result<Places> {
     let database = settings.get("postgres.url").is_some() || settings.get("postgres.url_file").is_some();
     let name = settings.get("sink.name");
     let sink_names: BTreeMap<&'static str, String> =
@@ -69,6 +69,7 @@ pub(crate) fn places(settings: &Settings) -> anyhow::Result<Places> {
         postgres: database.then(|| PostgresLogin::new(settings)).transpose()?,
         s3: Some(S3Login::new(settings)?),
         snowpipe: settings.get("snowpipe.files").map(PathBuf::from),
+        assets: flux_fleet::load(settings).await?,
         sink_names,
     })
 }

@@ -33,8 +33,8 @@ pub mod shard;
 
 use std::sync::Arc;
 
-use flux_generator::run::{Request, Run, TopicOfRun};
-use flux_schemas::{codec::READING_SCHEMA, framing::SchemaId, run::RunId};
+use flux_generator::run::{Request, Run, TopicOfRun, TopicsOfRun};
+use flux_schemas::{framing::SchemaId, row::Table, run::RunId};
 use flux_service::{
     kafka::topics::{self, TopicSpec},
     logging::chain,
@@ -114,13 +114,27 @@ pub enum Error {
     },
 }
 
-/// A run that is set up: topics exist, the schema is registered, the spec is in the ledger.
+/// Ids of the schemas that a run writes; those of topics that it has not are zero.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "one for each table")]
+pub struct Schemas {
+    pub readings: SchemaId,
+    pub events: SchemaId,
+    pub assets: SchemaId,
+}
+
+/// A run that is set up: topics exist, schemas are registered, the spec is in the ledger.
 #[derive(Debug)]
 pub struct Established {
     /// The run.
     pub run: Arc<Run>,
-    schema: SchemaId,
+    schemas: Schemas,
 }
+
+/// How the topic of a table is made.
+const DELETED: &[(&str, &str)] =
+    &[("cleanup.policy", "delete"), ("retention.ms", "604800000"), ("message.timestamp.type", "CreateTime")];
+const COMPACTED: &[(&str, &str)] = &[("cleanup.policy", "compact"), ("retention.ms", "-1")];
 
 /// Sets a run up, or finds the one that is there. `request` is what a new run would be; `explicit` names the settings
 /// that a person gave, which must agree with an existing run.
@@ -133,36 +147,28 @@ pub async fn establish(
     request: &Request,
     explicit: &[&str],
 ) -> Result<Established, Error> {
-    let readings = TopicSpec {
-        name: &settings.readings_topic,
-        partitions: settings.partitions,
-        exact_partitions: true,
-        replication: settings.replication,
-        config: &[
-            ("cleanup.policy", "delete"),
-            ("retention.ms", "604800000"),
-            ("message.timestamp.type", "CreateTime"),
-        ],
+    let ensure = async |name: &str, partitions: i32, config: &[(&str, &str)]| {
+        let spec = TopicSpec { name, partitions, exact_partitions: true, replication: settings.replication, config };
+        topics::ensure(&settings.kafka, &spec).await
     };
-    let topic = topics::ensure(&settings.kafka, &readings).await?;
-    let runs = TopicSpec {
-        name: &settings.runs_topic,
-        partitions: 1,
-        exact_partitions: true,
-        replication: settings.replication,
-        config: &[("cleanup.policy", "compact"), ("retention.ms", "-1")],
+    let readings = ensure(&settings.readings_topic, settings.partitions, DELETED).await?;
+    ensure(&settings.runs_topic, 1, COMPACTED).await?;
+    let named = |name: &str, id: &str| TopicOfRun { name: name.into(), id: id.into() };
+    let mut topics = TopicsOfRun {
+        cluster_id: readings.cluster_id,
+        partitions: readings.partitions,
+        readings: named(&settings.readings_topic, &readings.topic_id),
+        ..TopicsOfRun::default()
     };
-    topics::ensure(&settings.kafka, &runs).await?;
-    let registry = Registry::new(&settings.registry)?;
-    let schema = register(&registry, &format!("{}-value", settings.readings_topic)).await?;
-    let topic_id = topic.topic_id.clone();
-    let topic = TopicOfRun {
-        name: settings.readings_topic.clone(),
-        cluster_id: topic.cluster_id,
-        topic_id: topic.topic_id,
-        partitions: topic.partitions,
-    };
-    let spec = request.spec(run, topic, settings.shards)?;
+    if request.events {
+        let events = ensure(&settings.events_topic, settings.partitions, DELETED).await?;
+        let assets = ensure(&settings.assets_topic, settings.partitions, COMPACTED).await?;
+        topics.events = named(&settings.events_topic, &events.topic_id);
+        topics.assets = named(&settings.assets_topic, &assets.topic_id);
+    }
+    let spec = request.spec(run, topics, settings.shards)?;
+    // Before it is written: a run that cannot be made must not stand in the ledger.
+    Run::new(spec.clone(), request.assets.clone())?;
     let (kafka, runs_topic) = (settings.kafka.clone(), settings.runs_topic.clone());
     let written = {
         let spec = spec.clone();
@@ -171,17 +177,32 @@ pub async fn establish(
             .expect("the ledger does not panic")?
     };
     ledger::agree(&written, &spec, explicit)?;
-    if written.topic_id != topic_id {
-        return Err(Error::TopicReplaced { run, topic: written.topic, theirs: written.topic_id, ours: topic_id });
+    for table in Table::all() {
+        if let (Some((topic, theirs)), Some((_, ours))) = (written.topic_of(table), spec.topic_of(table))
+            && theirs != ours
+        {
+            return Err(Error::TopicReplaced { run, topic: topic.into(), theirs: theirs.into(), ours: ours.into() });
+        }
     }
-    Ok(Established { run: Arc::new(Run::new(written)?), schema })
+    let registry = Registry::new(&settings.registry)?;
+    let mut ids = [SchemaId(0); 3];
+    for (id, (table, width)) in ids.iter_mut().zip(Table::all().map(|table| (table, table.narrow))) {
+        if let Some((topic, _)) = written.topic_of(table) {
+            let width = if table.name == Table::readings().name { written.width() } else { width };
+            *id = register(&registry, topic, table.schema(width)).await?;
+        }
+    }
+    let [readings, events, assets] = ids;
+    let schemas = Schemas { readings, events, assets };
+    Ok(Established { run: Arc::new(Run::new(written, request.assets.clone())?), schemas })
 }
 
 /// The registry may start after us: wait for it a while.
-async fn register(registry: &Registry, subject: &str) -> Result<SchemaId, Error> {
+async fn register(registry: &Registry, topic: &str, schema: &str) -> Result<SchemaId, Error> {
+    let subject = format!("{topic}-value");
     let mut attempts = 0;
     loop {
-        match registry.register(subject, READING_SCHEMA).await {
+        match registry.register(&subject, schema).await {
             Ok(id) => return Ok(SchemaId(id)),
             Err(error @ registry::Error::Unavailable { .. }) if attempts < 10 => {
                 attempts += 1;
@@ -219,7 +240,7 @@ pub async fn produce(
         let work = shard::Shard {
             settings: settings.clone(),
             run: established.run.clone(),
-            schema: established.schema,
+            schemas: established.schemas,
             shard,
             telemetry: telemetry.clone(),
             shutdown: stopped.clone(),

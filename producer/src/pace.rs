@@ -41,10 +41,15 @@ impl Schedule {
         self.wall + ((arrival - self.virtual_start) as f64 / self.speed) as i64
     }
 
+    /// Whether a row that is due then was due after the start; what was due before is back-fill.
+    pub fn is_live(&self, due: i64) -> bool {
+        due >= self.wall
+    }
+
     /// Record timestamp of a row offered at `now`: its due time when it was due after the start, otherwise it is
     /// back-fill and was never due, so `now`. Never in the future.
     pub fn stamp(&self, due: i64, now: i64) -> i64 {
-        if due >= self.wall { due.min(now) } else { now }
+        if self.is_live(due) { due.min(now) } else { now }
     }
 }
 

@@ -15,6 +15,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::get,
 };
+use flux_generator::emission::Accounting;
 use flux_service::{health::Health, settings::Secret};
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,8 @@ pub struct Telemetry {
     lag_ms: AtomicI64,
     records: IntCounter,
     bytes: IntCounter,
-    lost: IntCounter,
+    outcomes: IntCounterVec,
+    events: IntCounter,
     transactions: IntCounterVec,
     delivery: Histogram,
     queued: IntGauge,
@@ -55,10 +57,14 @@ impl Telemetry {
             lag_ms: AtomicI64::new(0),
             records: IntCounter::new("flux_producer_records_total", "Readings committed to Kafka by this process.")?,
             bytes: IntCounter::new("flux_producer_bytes_total", "Bytes of the values of those readings.")?,
-            lost: IntCounter::new(
-                "flux_producer_lost_total",
-                "Readings that the emission pattern withheld, as this process passed them.",
+            outcomes: IntCounterVec::new(
+                Opts::new(
+                    "flux_producer_readings_total",
+                    "What became of readings, as this process passed them: on_time, late, estimated, lost; and rows beside them: revised, duplicate.",
+                ),
+                &["outcome"],
             )?,
+            events: IntCounter::new("flux_producer_events_total", "Meter events committed to Kafka by this process.")?,
             delivery: Histogram::with_opts(
                 HistogramOpts::new(
                     "flux_producer_delivery_latency_seconds",
@@ -85,7 +91,8 @@ impl Telemetry {
         };
         metrics.register(Box::new(telemetry.records.clone()))?;
         metrics.register(Box::new(telemetry.bytes.clone()))?;
-        metrics.register(Box::new(telemetry.lost.clone()))?;
+        metrics.register(Box::new(telemetry.outcomes.clone()))?;
+        metrics.register(Box::new(telemetry.events.clone()))?;
         metrics.register(Box::new(telemetry.delivery.clone()))?;
         metrics.register(Box::new(telemetry.queued.clone()))?;
         metrics.register(Box::new(telemetry.transactions.clone()))?;
@@ -99,13 +106,24 @@ impl Telemetry {
         self.queued.set(records as i64);
     }
 
-    /// A transaction of `rows` readings and `bytes` bytes was committed, `age` after it began; `lost` readings were
-    /// withheld on the way.
-    pub fn committed(&self, rows: u64, bytes: u64, lost: u64, age: Duration) {
-        self.committed.fetch_add(rows, Relaxed);
-        self.records.inc_by(rows);
+    /// A transaction of `bytes` bytes was committed, `age` after it began; what was accounted for moved from `before` to
+    /// `after`.
+    pub fn committed(&self, bytes: u64, before: &Accounting, after: &Accounting, age: Duration) {
+        let readings = after.readings() - before.readings();
+        self.committed.fetch_add(readings, Relaxed);
+        self.records.inc_by(readings);
         self.bytes.inc_by(bytes);
-        self.lost.inc_by(lost);
+        for (outcome, count) in [
+            ("on_time", after.on_time - before.on_time),
+            ("late", after.late - before.late),
+            ("estimated", after.estimated - before.estimated),
+            ("lost", after.lost - before.lost),
+            ("revised", after.revised - before.revised),
+            ("duplicate", after.duplicates - before.duplicates),
+        ] {
+            self.outcomes.with_label_values(&[outcome]).inc_by(count);
+        }
+        self.events.inc_by(after.events - before.events);
         self.delivery.observe(age.as_secs_f64());
         self.transactions.with_label_values(&["committed"]).inc();
         self.health.progressed();

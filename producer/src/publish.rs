@@ -9,7 +9,8 @@ use std::{
 };
 
 use flux_schemas::{
-    run::{RUN_HEADER, RunId},
+    row::Table,
+    run::{RUN_HEADER, RunId, RunSpec},
     source::Partition,
 };
 use flux_service::kafka::{self, KafkaSettings, flush::flush};
@@ -35,10 +36,18 @@ pub struct Abandoned {
 /// Collects what the broker said of each record.
 #[derive(Debug)]
 struct Deliveries {
-    /// By partition: offset after the last delivered record of the open transaction, -1 for none. They are read before
-    /// the progress record is sent, which goes to a partition of another topic.
-    ends: Vec<AtomicI64>,
+    /// The run's topics, readings first. By partition: offset after the last delivered record of the open transaction, -1
+    /// for none. They are read before the progress record is sent, which goes to another topic.
+    topics: Vec<TopicEnds>,
     failure: Mutex<Option<KafkaError>>,
+}
+
+/// How far one of the run's topics was written.
+#[derive(Debug)]
+struct TopicEnds {
+    table: &'static Table,
+    name: String,
+    ends: Vec<AtomicI64>,
 }
 
 impl ClientContext for Deliveries {}
@@ -49,7 +58,9 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(message) => {
-                if let Some(end) = self.ends.get(message.partition() as usize) {
+                // Nearly all records are readings: the comparison is of one short name.
+                let topic = self.topics.iter().find(|topic| topic.name == message.topic());
+                if let Some(end) = topic.and_then(|topic| topic.ends.get(message.partition() as usize)) {
                     end.fetch_max(message.offset() + 1, Relaxed);
                 }
             }
@@ -57,6 +68,14 @@ impl ProducerContext for Deliveries {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
             }
         }
+    }
+}
+
+impl TopicEnds {
+    fn new(spec: &RunSpec, table: &'static Table) -> Option<Self> {
+        let (name, _) = spec.topic_of(table)?;
+        let ends = (0..spec.partitions).map(|_| AtomicI64::new(-1)).collect();
+        Some(Self { table, name: name.into(), ends })
     }
 }
 
@@ -71,7 +90,6 @@ const LAST_BATCH_RECORDS: i32 = 2_000;
 pub struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     headers: OwnedHeaders,
-    readings_topic: String,
     runs_topic: String,
     patience: Duration,
 }
@@ -82,9 +100,12 @@ impl Publisher {
     ///
     /// # Errors
     /// [`kafka::Error::Unreachable`]: try again.
-    pub fn open(settings: &ProducerSettings, run: RunId, shard: i32, partitions: i32) -> Result<Self, kafka::Error> {
-        let deliveries =
-            Deliveries { ends: (0..partitions).map(|_| AtomicI64::new(-1)).collect(), failure: Mutex::new(None) };
+    pub fn open(settings: &ProducerSettings, spec: &RunSpec, shard: i32) -> Result<Self, kafka::Error> {
+        let run = spec.run_id;
+        let deliveries = Deliveries {
+            topics: Table::all().into_iter().filter_map(|table| TopicEnds::new(spec, table)).collect(),
+            failure: Mutex::new(None),
+        };
         let timeout = settings.transaction_timeout;
         let mut config = transactional(&settings.kafka, &format!("flux.{run}.{shard}"), timeout);
         config
@@ -103,7 +124,6 @@ impl Publisher {
         Ok(Self {
             producer,
             headers: OwnedHeaders::new().insert(Header { key: RUN_HEADER, value: Some(&run.0.to_be_bytes()) }),
-            readings_topic: settings.readings_topic.clone(),
             runs_topic: settings.runs_topic.clone(),
             patience: timeout,
         })
@@ -114,18 +134,27 @@ impl Publisher {
     /// # Errors
     /// [`Abandoned`].
     pub fn begin(&self) -> Result<(), Abandoned> {
-        for end in &self.producer.context().ends {
+        for end in self.producer.context().topics.iter().flat_map(|topic| &topic.ends) {
             end.store(-1, Relaxed);
         }
         self.producer.begin_transaction().map_err(|source| Abandoned { doing: "beginning it", source })
     }
 
-    /// Hands one reading over; waits while the client's queue is full, which is how back-pressure arrives here.
+    /// Hands one row over; waits while the client's queue is full, which is how back-pressure arrives here.
     ///
     /// # Errors
     /// [`Abandoned`].
-    pub fn send(&self, partition: Partition, key: &str, value: &[u8], timestamp: i64) -> Result<(), Abandoned> {
-        let mut record = BaseRecord::to(&self.readings_topic)
+    pub fn send(
+        &self,
+        table: &'static Table,
+        partition: Partition,
+        key: &str,
+        value: &[u8],
+        timestamp: i64,
+    ) -> Result<(), Abandoned> {
+        let topics = &self.producer.context().topics;
+        let topic = topics.iter().find(|topic| std::ptr::eq(topic.table, table)).expect("the run has this topic");
+        let mut record = BaseRecord::to(&topic.name)
             .partition(partition.0)
             .key(key)
             .payload(value)
@@ -149,11 +178,12 @@ impl Publisher {
         self.producer.in_flight_count().max(0) as usize
     }
 
-    /// Waits until every record is acknowledged; then the ends are known. Returns (partition, end) of this transaction.
+    /// Waits until every record is acknowledged; then the ends are known. Returns the ends of this transaction, by table and
+    /// partition.
     ///
     /// # Errors
     /// [`Abandoned`].
-    pub fn flush(&self) -> Result<Vec<(i32, i64)>, Abandoned> {
+    pub fn flush(&self) -> Result<Vec<((String, i32), i64)>, Abandoned> {
         // Full batches go by themselves; only the last one needs telling. Told earlier, the client would spin.
         let deadline = Instant::now() + self.patience;
         while self.producer.in_flight_count() > LAST_BATCH_RECORDS && Instant::now() < deadline {
@@ -162,8 +192,22 @@ impl Publisher {
         flush(&self.producer, self.patience)
             .map_err(|source| Abandoned { doing: "waiting for acknowledgements", source })?;
         self.check()?;
-        let ends = self.producer.context().ends.iter().enumerate();
-        Ok(ends.map(|(partition, end)| (partition as i32, end.load(Relaxed))).filter(|(_, end)| *end >= 0).collect())
+        let mut ends = Vec::new();
+        for topic in &self.producer.context().topics {
+            let known = topic.ends.iter().enumerate().map(|(partition, end)| (partition as i32, end.load(Relaxed)));
+            let written = known.filter(|(_, end)| *end >= 0);
+            ends.extend(written.map(|(partition, end)| ((topic.table.name.to_string(), partition), end)));
+        }
+        Ok(ends)
+    }
+
+    /// Adds a record to the ledger, in the same transaction.
+    ///
+    /// # Errors
+    /// [`Abandoned`].
+    pub fn note(&self, key: &str, value: &[u8]) -> Result<(), Abandoned> {
+        let record = BaseRecord::<str, [u8]>::to(&self.runs_topic).partition(0).key(key).payload(value);
+        self.producer.send(record).map_err(|(source, _)| Abandoned { doing: "sending to the ledger", source })
     }
 
     /// Adds the progress record and commits. After this returns, readings and progress are both there.
@@ -171,8 +215,7 @@ impl Publisher {
     /// # Errors
     /// [`Abandoned`]: whether it was committed, only the ledger knows.
     pub fn commit(&self, key: &str, progress: &[u8]) -> Result<(), Abandoned> {
-        let record = BaseRecord::<str, [u8]>::to(&self.runs_topic).partition(0).key(key).payload(progress);
-        self.producer.send(record).map_err(|(source, _)| Abandoned { doing: "sending progress", source })?;
+        self.note(key, progress)?;
         // Not left to the commit: records of a commit that has begun wait for librdkafka's timers, hundreds of ms.
         flush(&self.producer, self.patience)
             .map_err(|source| Abandoned { doing: "waiting for the progress record", source })?;
@@ -195,7 +238,7 @@ const SPEC_TIMEOUT: Duration = Duration::from_secs(15);
 impl SpecWriter {
     /// Fences whoever else is about to write the spec of this run. Blocks.
     pub(crate) fn open(kafka: &KafkaSettings, run: RunId) -> Result<Self, kafka::Error> {
-        let deliveries = Deliveries { ends: Vec::new(), failure: Mutex::new(None) };
+        let deliveries = Deliveries { topics: Vec::new(), failure: Mutex::new(None) };
         let producer = transactional(kafka, &format!("flux.{run}.spec"), SPEC_TIMEOUT)
             .create_with_context(deliveries)
             .map_err(|source| kafka::Error::Refused { doing: "creating a producer".into(), source })?;
@@ -246,6 +289,6 @@ fn commit(producer: &ThreadedProducer<Deliveries>, patience: Duration) -> Result
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Publisher").field("topic", &self.readings_topic).finish_non_exhaustive()
+        formatter.debug_struct("Publisher").field("topics", &self.producer.context().topics).finish_non_exhaustive()
     }
 }

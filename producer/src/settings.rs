@@ -12,6 +12,18 @@ use flux_service::{
 pub const KEYS: &[Key] = &[
     Key { name: "kafka.readings_topic", default: "ami.readings", help: "topic of the readings", secret: false },
     Key {
+        name: "kafka.events_topic",
+        default: "ami.events",
+        help: "topic of meter events, of runs with --events",
+        secret: false,
+    },
+    Key {
+        name: "kafka.assets_topic",
+        default: "ami.topology",
+        help: "topic of meters and the grid above them, of runs with --events; compacted",
+        secret: false,
+    },
+    Key {
         name: "kafka.runs_topic",
         default: "ami.runs",
         help: "topic of the ledger: run specs and progress, compacted",
@@ -68,6 +80,18 @@ pub const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "producer.overload",
+        default: "lag",
+        help: "live rows that the rate limit or Kafka cannot keep up with: lag keeps all, late; drop_oldest and shed (whole intervals) drop rows that are overdue by producer.overload_lag, and say so in the ledger",
+        secret: false,
+    },
+    Key {
+        name: "producer.overload_lag",
+        default: "60s",
+        help: "lag from which drop_oldest and shed drop rows, 1s to 1h",
+        secret: false,
+    },
+    Key {
         name: "producer.transaction_rows",
         default: "50000",
         help: "rows after which a transaction is committed",
@@ -87,9 +111,28 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
+/// What happens to live rows that cannot be kept up with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overload {
+    /// They are emitted, late.
+    Lag,
+    /// The oldest are dropped.
+    DropOldest,
+    /// Whole intervals are dropped.
+    Shed,
+}
+
 /// Settings of the producer role, checked.
 #[derive(Debug, Clone)]
 pub struct ProducerSettings {
+    /// Events topic.
+    pub events_topic: String,
+    /// Assets topic.
+    pub assets_topic: String,
+    /// What happens to rows that cannot be kept up with.
+    pub overload: Overload,
+    /// Lag from which rows are dropped.
+    pub overload_lag: Duration,
     /// Login.
     pub kafka: KafkaSettings,
     /// Registry.
@@ -146,6 +189,16 @@ impl ProducerSettings {
         if !(1.0..=100_000.0).contains(&speed) {
             return Err(settings.wrong("producer.speed", "use a factor from 1 to 100000"));
         }
+        let overload = match settings.require("producer.overload")? {
+            "lag" => Overload::Lag,
+            "drop_oldest" => Overload::DropOldest,
+            "shed" => Overload::Shed,
+            _ => return Err(settings.wrong("producer.overload", "use lag, drop_oldest or shed")),
+        };
+        let overload_lag = settings.duration("producer.overload_lag")?;
+        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&overload_lag) {
+            return Err(settings.wrong("producer.overload_lag", "use 1s to 1h"));
+        }
         let transaction_rows = settings.parse("producer.transaction_rows", "use 1 to 1000000")?;
         let transaction_timeout = settings.duration("producer.transaction_timeout")?;
         if !(Duration::from_secs(2)..=Duration::from_secs(900)).contains(&transaction_timeout) {
@@ -155,6 +208,10 @@ impl ProducerSettings {
             kafka: KafkaSettings::new(settings)?,
             registry: registry(settings)?,
             readings_topic: settings.require("kafka.readings_topic")?.into(),
+            events_topic: settings.require("kafka.events_topic")?.into(),
+            assets_topic: settings.require("kafka.assets_topic")?.into(),
+            overload,
+            overload_lag,
             runs_topic: settings.require("kafka.runs_topic")?.into(),
             partitions,
             replication: settings.parse("kafka.replication", "use -1 or a number of brokers")?,

@@ -7,23 +7,25 @@ use std::{
 };
 
 use flux_generator::{
-    emission::{Cursor, Emit, ShardStream},
+    emission::{Accounting, Cursor, Emit, Kind, ShardStream},
     model::Contexts,
+    register::Registers,
     run::Run,
 };
 use flux_schemas::{
-    codec::encode,
-    framing::{SchemaId, write_header},
-    run::{LedgerRecord, PartitionEnd, Progress},
+    codec::{encode, encode_row},
+    framing::write_header,
+    row::{Cell, Table},
+    run::{Dropped, LedgerRecord, PartitionEnd, Progress},
 };
 use flux_service::{backoff::Backoff, logging::chain, shutdown::Shutdown};
 
 use crate::{
-    Error, ledger,
+    Error, Schemas, ledger,
     pace::{Schedule, wall_ms},
     progress::Telemetry,
     publish::{Abandoned, Publisher},
-    settings::ProducerSettings,
+    settings::{Overload, ProducerSettings},
 };
 
 /// Everything one shard needs.
@@ -33,8 +35,8 @@ pub struct Shard {
     pub settings: ProducerSettings,
     /// The run.
     pub run: Arc<Run>,
-    /// Id of the reading schema.
-    pub schema: SchemaId,
+    /// Ids of the schemas.
+    pub schemas: Schemas,
     /// Which shard.
     pub shard: i32,
     /// Shared numbers.
@@ -102,7 +104,7 @@ impl Shard {
 
     /// Fences the predecessor, then asks the ledger; in this order, or a commit of the predecessor could come between.
     fn take_over(&self) -> Result<(Publisher, Option<Progress>), Error> {
-        let publisher = Publisher::open(&self.settings, self.run.id(), self.shard, self.run.spec().partitions)?;
+        let publisher = Publisher::open(&self.settings, self.run.spec(), self.shard)?;
         let record = ledger::read(&self.settings.kafka, &self.settings.runs_topic, self.run.id())?;
         Ok((publisher, record.progress.get(&self.shard).cloned()))
     }
@@ -123,7 +125,7 @@ impl Shard {
             None => ShardStream::new(self.run.clone(), self.shard),
             Some(progress) => {
                 let cursor = Cursor { bucket: progress.bucket, ordinal: progress.ordinal as u64 };
-                ShardStream::resume(self.run.clone(), self.shard, cursor, progress.on_time as u64)
+                ShardStream::resume(self.run.clone(), self.shard, cursor, accounting(progress))
             }
         };
         let first_arrival = stream.peek().map_or(0, |emit| emit.arrival);
@@ -139,8 +141,7 @@ impl Shard {
         known: &mut Option<Progress>,
         incarnation: &str,
     ) -> Result<Ended, Abandoned> {
-        let mut contexts = Contexts::default();
-        let mut value = Vec::with_capacity(256);
+        let mut composer = Composer::new(&self.run, self.shard, self.schemas);
         let mut open: Option<Transaction> = None;
         let mut granted = 0u32;
         let mut now = wall_ms();
@@ -165,14 +166,30 @@ impl Shard {
                 None => open.insert(Transaction::begin(publisher)?),
             };
             let due = schedule.due(emit.arrival);
-            value.clear();
-            write_header(&mut value, self.schema);
-            let reading = self.run.reading(emit.meter, contexts.get(self.run.model(), emit.interval));
-            encode(&reading, &mut value);
-            publisher.send(self.run.partition(emit.meter), reading.meter_id, &value, schedule.stamp(due, now))?;
+            if self.is_overloaded(&schedule, stream.cursor(), due, now) {
+                transaction.dropped.push(self.drop_rows(&schedule, stream, now));
+                continue;
+            }
+            let value = composer.value(stream, emit, now);
+            let stamp = schedule.stamp(due, now);
+            match emit.kind {
+                Kind::Event => {
+                    let (partition, key) = (self.run.partition(emit.meter), self.run.fleet().meter_id(emit.meter));
+                    publisher.send(Table::events(), partition, key, value, stamp)?;
+                }
+                Kind::Asset => {
+                    let (partition, key) = (self.run.partition_of_asset(emit.meter), self.run.asset_id(emit.meter));
+                    publisher.send(Table::assets(), partition, key, value, stamp)?;
+                }
+                _ => {
+                    let (partition, key) = (self.run.partition(emit.meter), self.run.fleet().meter_id(emit.meter));
+                    publisher.send(Table::readings(), partition, key, value, stamp)?;
+                    // The limit counts readings: a storm's events stay visible beside it.
+                    granted -= 1;
+                }
+            }
             transaction.rows += 1;
             transaction.bytes += value.len() as u64;
-            granted -= 1;
             stream.advance();
         }
         // A shard without meters has no open transaction, and says all the same that it is finished.
@@ -180,6 +197,39 @@ impl Shard {
         self.commit(publisher, stream, known, incarnation, &last)?;
         self.telemetry.caught_up(self.shard);
         Ok(Ended::Finished)
+    }
+
+    /// Whether the next row is one that an overloaded producer passes over: it was due since the start, and too long ago.
+    /// Intervals are shed whole.
+    fn is_overloaded(&self, schedule: &Schedule, cursor: Cursor, due: i64, now: i64) -> bool {
+        let late = now - due > self.settings.overload_lag.as_millis() as i64 && schedule.is_live(due);
+        match self.settings.overload {
+            Overload::Lag => false,
+            Overload::DropOldest => late,
+            Overload::Shed => late && cursor.ordinal == 0,
+        }
+    }
+
+    /// Passes rows over until half of the allowed lag is left; says which.
+    fn drop_rows(&self, schedule: &Schedule, stream: &mut ShardStream, now: i64) -> Dropped {
+        let from = stream.cursor();
+        let enough = now - self.settings.overload_lag.as_millis() as i64 / 2;
+        while let Some(emit) = stream.peek() {
+            let aligned = self.settings.overload == Overload::DropOldest || stream.cursor().ordinal == 0;
+            if aligned && schedule.due(emit.arrival) > enough {
+                break;
+            }
+            stream.drop_next();
+        }
+        let to = stream.cursor();
+        Dropped {
+            run_id: self.run.id(),
+            shard: self.shard,
+            from_bucket: from.bucket,
+            from_ordinal: from.ordinal as i64,
+            to_bucket: to.bucket,
+            to_ordinal: to.ordinal as i64,
+        }
     }
 
     /// Whether the transaction ends here. It is never left open across a wait: readers would stand still behind it.
@@ -228,8 +278,9 @@ impl Shard {
         incarnation: &str,
         transaction: &Transaction,
     ) -> Result<(), Abandoned> {
-        let mut ends: BTreeMap<i32, i64> =
-            known.iter().flat_map(|progress| &progress.ends).map(|end| (end.partition, end.end)).collect();
+        let known_ends = known.iter().flat_map(|progress| progress.ends.clone());
+        let mut ends: BTreeMap<(String, i32), i64> =
+            known_ends.map(|PartitionEnd { table, partition, end }| ((table, partition), end)).collect();
         self.telemetry.queued(publisher.queued());
         ends.extend(publisher.flush()?);
         let cursor = stream.cursor();
@@ -240,19 +291,26 @@ impl Shard {
             spec_hash: self.run.spec().hash(),
             bucket: cursor.bucket,
             ordinal: cursor.ordinal as i64,
-            ends: ends.into_iter().map(|(partition, end)| PartitionEnd { partition, end }).collect(),
+            ends: ends.into_iter().map(|((table, partition), end)| PartitionEnd { table, partition, end }).collect(),
             on_time: accounting.on_time as i64,
             late: accounting.late as i64,
             estimated: accounting.estimated as i64,
             lost: accounting.lost as i64,
+            revised: accounting.revised as i64,
+            duplicates: accounting.duplicates as i64,
+            events: accounting.events as i64,
+            assets: accounting.assets as i64,
             finished: stream.peek().is_none(),
             incarnation: incarnation.into(),
         };
+        for dropped in &transaction.dropped {
+            tracing::warn!(shard = self.shard, from = ?dropped, "overloaded: rows dropped, as producer.overload says");
+            publisher.note(&dropped.key(), &dropped.encode())?;
+        }
         publisher.commit(&progress.key(), &progress.encode())?;
-        let lost_before = known.as_ref().map_or(0, |known| known.lost);
-        let lost = (progress.lost - lost_before).max(0) as u64;
+        let before = known.as_ref().map(self::accounting).unwrap_or_default();
         *known = Some(progress);
-        self.telemetry.committed(transaction.rows, transaction.bytes, lost, transaction.since.elapsed());
+        self.telemetry.committed(transaction.bytes, &before, &accounting, transaction.since.elapsed());
         Ok(())
     }
 
@@ -273,11 +331,76 @@ struct Transaction {
     since: Instant,
     rows: u64,
     bytes: u64,
+    dropped: Vec<Dropped>,
 }
 
 impl Transaction {
     fn begin(publisher: &Publisher) -> Result<Self, Abandoned> {
         publisher.begin()?;
-        Ok(Self { since: Instant::now(), rows: 0, bytes: 0 })
+        Ok(Self { since: Instant::now(), rows: 0, bytes: 0, dropped: Vec::new() })
+    }
+}
+
+/// What the ledger says was accounted for.
+fn accounting(progress: &Progress) -> Accounting {
+    Accounting {
+        on_time: progress.on_time as u64,
+        late: progress.late as u64,
+        estimated: progress.estimated as u64,
+        lost: progress.lost as u64,
+        revised: progress.revised as u64,
+        duplicates: progress.duplicates as u64,
+        events: progress.events as u64,
+        assets: progress.assets as u64,
+    }
+}
+
+/// From rows to be emitted to their bytes.
+struct Composer<'a> {
+    run: &'a Run,
+    schemas: Schemas,
+    contexts: Contexts,
+    registers: Option<Registers>,
+    value: Vec<u8>,
+}
+
+impl<'a> Composer<'a> {
+    fn new(run: &'a Run, shard: i32, schemas: Schemas) -> Self {
+        let registers = run.is_wide().then(|| Registers::new(run, run.meters_of_shard(shard)));
+        Self { run, schemas, contexts: Contexts::default(), registers, value: Vec::with_capacity(256) }
+    }
+
+    /// The framed value of a row; `now` is when it is emitted.
+    fn value(&mut self, stream: &ShardStream, emit: Emit, now: i64) -> &[u8] {
+        let Self { run, schemas, contexts, registers, value } = self;
+        value.clear();
+        let mut cells = Vec::new();
+        match (emit.kind, registers) {
+            (Kind::Event, _) => {
+                write_header(value, schemas.events);
+                stream.event(emit).cells(run.fleet(), &mut cells);
+                encode_row(Table::events(), &cells, value);
+            }
+            (Kind::Asset, _) => {
+                write_header(value, schemas.assets);
+                run.asset_cells(emit.meter, &mut cells);
+                encode_row(Table::assets(), &cells, value);
+            }
+            (Kind::Reading | Kind::Copy, None) => {
+                write_header(value, schemas.readings);
+                encode(&run.reading(emit.meter, contexts.get(run.model(), emit.interval)), value);
+            }
+            (_, None) => {
+                write_header(value, schemas.readings);
+                encode(&run.reading_of(emit, contexts), value);
+            }
+            (_, Some(registers)) => {
+                write_header(value, schemas.readings);
+                run.reading_cells(emit, contexts, registers, &mut cells);
+                cells[Run::EMITTED_AT] = Cell::Int(now);
+                encode_row(Table::readings(), &cells, value);
+            }
+        }
+        value
     }
 }

@@ -5,8 +5,9 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`reading`] | the typed reading and its parts |
-//! | [`codec`] | Avro encoder and decoder, specialised for the reading |
+//! | [`row`] | tables, columns and cells: what codecs, writers and `verify` share for every record type |
+//! | [`reading`] | the narrow reading, typed |
+//! | [`codec`] | Avro encoder and decoder |
 //! | [`framing`] | the Confluent five-byte frame |
 //! | [`run`] | [`run::RunSpec`] and [`run::Progress`], the records of `ami.runs` |
 //! | [`source`] | cluster, topic, partition and position: where a record came from |
@@ -18,6 +19,7 @@ pub mod codec;
 pub mod framing;
 pub mod layout;
 pub mod reading;
+pub mod row;
 pub mod run;
 pub mod source;
 pub mod time;

@@ -1,6 +1,6 @@
-//! The typed reading. Numbers are integers in the unit their type names, so that two readings are equal or not, exactly.
+//! The narrow reading, typed: what the generator makes and the hot path encodes.
 
-use crate::time::Timestamp;
+use crate::{row::Cell, time::Timestamp};
 
 /// Energy in units of 0.0001 kWh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,24 +15,12 @@ impl Energy {
     pub fn kwh(self) -> f64 {
         self.0 as f64 / 10_000.0
     }
-
-    /// The exact inverse of [`Energy::kwh`]; `None` for a number that no energy has.
-    pub fn from_kwh(kwh: f64) -> Option<Self> {
-        let energy = Self((kwh * 10_000.0).round() as i64);
-        (energy.kwh() == kwh).then_some(energy)
-    }
 }
 
 impl Voltage {
     /// Volts as the nearest double.
     pub fn volts(self) -> f64 {
         f64::from(self.0) / 10.0
-    }
-
-    /// The exact inverse of [`Voltage::volts`]; `None` for a number that no voltage has.
-    pub fn from_volts(volts: f64) -> Option<Self> {
-        let voltage = Self((volts * 10.0).round() as i32);
-        (voltage.volts() == volts).then_some(voltage)
     }
 }
 
@@ -110,4 +98,23 @@ pub struct Reading<'a> {
     pub is_outage: bool,
     /// DATA_QUALITY.
     pub quality: Quality,
+}
+
+impl<'a> Reading<'a> {
+    /// As a row.
+    pub fn cells(&self) -> [Cell<'a>; 11] {
+        [
+            Cell::Text(self.meter_id),
+            Cell::Int(self.timestamp.0),
+            Cell::Int(self.usage.0),
+            Cell::Int(self.voltage.0.into()),
+            Cell::Text(self.transformer_id),
+            Cell::Text(self.circuit_id),
+            Cell::Text(self.substation_id),
+            Cell::Text(self.segment.as_str()),
+            Cell::Text(self.service_area),
+            Cell::Boolean(self.is_outage),
+            Cell::Text(self.quality.as_str()),
+        ]
+    }
 }

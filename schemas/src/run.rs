@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::LazyLock};
 use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::row::Table;
+
 /// Name of the header that every reading record carries: the eight big-endian bytes of its [`RunId`].
 pub const RUN_HEADER: &str = "run";
 
@@ -60,15 +62,32 @@ pub struct RunSpec {
     pub golden_hash: String,
     pub base_unit: String,
     pub service_area: String,
+    pub segments: String,
     pub meters: i32,
+    pub transformers: i32,
+    pub circuits: i32,
+    pub substations: i32,
+    pub assets_hash: String,
     pub interval_seconds: i32,
     pub first_interval: i64,
     pub end_interval: Option<i64>,
     pub pattern: String,
+    pub backfill: bool,
+    pub duplicates: bool,
+    pub after_restore: bool,
+    pub demo_events: bool,
+    pub voltage_anomaly_ppm: i32,
+    pub scenario: String,
+    pub wide: bool,
+    pub events: bool,
     pub emission_version: i32,
     pub topic: String,
     pub cluster_id: String,
     pub topic_id: String,
+    pub events_topic: String,
+    pub events_topic_id: String,
+    pub assets_topic: String,
+    pub assets_topic_id: String,
     pub partitions: i32,
     pub shards: i32,
     pub schema_fingerprint: String,
@@ -88,14 +107,31 @@ pub struct Progress {
     pub late: i64,
     pub estimated: i64,
     pub lost: i64,
+    pub revised: i64,
+    pub duplicates: i64,
+    pub events: i64,
+    pub assets: i64,
     pub finished: bool,
     pub incarnation: String,
 }
 
-/// The end of a shard's readings in one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Rows that an overloaded producer chose not to emit. Field by field as `avro/dropped.avsc`, which documents them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "documented in avro/dropped.avsc, the source of truth")]
+pub struct Dropped {
+    pub run_id: RunId,
+    pub shard: i32,
+    pub from_bucket: i64,
+    pub from_ordinal: i64,
+    pub to_bucket: i64,
+    pub to_ordinal: i64,
+}
+
+/// The end of a shard's rows in one partition of one of the run's topics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "documented in avro/progress.avsc, the source of truth")]
 pub struct PartitionEnd {
+    pub table: String,
     pub partition: i32,
     pub end: i64,
 }
@@ -110,6 +146,31 @@ impl RunSpec {
     pub fn hash(&self) -> String {
         use sha2::{Digest, Sha256};
         Sha256::digest(self.encode()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl RunSpec {
+    /// Name and UUID of the topic that holds rows of a table; `None` for one that the run does not have.
+    pub fn topic_of(&self, table: &Table) -> Option<(&str, &str)> {
+        let topic = match table.name {
+            "events" => (&self.events_topic, &self.events_topic_id),
+            "assets" => (&self.assets_topic, &self.assets_topic_id),
+            _ => (&self.topic, &self.topic_id),
+        };
+        Some((topic.0.as_str(), topic.1.as_str())).filter(|(name, _)| !name.is_empty())
+    }
+
+    /// Columns of a reading.
+    pub fn width(&self) -> usize {
+        let table = Table::readings();
+        if self.wide { table.columns.len() } else { table.narrow }
+    }
+}
+
+impl Dropped {
+    /// Key of this record in `ami.runs`.
+    pub fn key(&self) -> String {
+        format!("{}/{}/{}.{}", self.run_id, self.shard, self.from_bucket, self.from_ordinal)
     }
 }
 
@@ -134,6 +195,8 @@ pub struct RunRecord {
     pub spec: Option<RunSpec>,
     /// How far each shard has come.
     pub progress: BTreeMap<i32, Progress>,
+    /// What was dropped, by shard and place in the stream.
+    pub dropped: BTreeMap<(i32, i64, i64), Dropped>,
 }
 
 impl Ledger {
@@ -143,7 +206,12 @@ impl Ledger {
     /// A sentence when the record is not one of the ledger's: the topic holds something else.
     pub fn absorb(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(key).map_err(|_| "a key that is not UTF-8".to_string())?;
-        if text.contains('/') {
+        let parts = text.split('/').count();
+        if parts == 3 {
+            let dropped = Dropped::decode(value)?;
+            let key = (dropped.shard, dropped.from_bucket, dropped.from_ordinal);
+            self.runs.entry(dropped.run_id).or_default().dropped.insert(key, dropped);
+        } else if parts == 2 {
             let progress = Progress::decode(value)?;
             self.runs.entry(progress.run_id).or_default().progress.insert(progress.shard, progress);
         } else {
@@ -191,6 +259,13 @@ impl LedgerRecord for RunSpec {
     }
 }
 
+impl LedgerRecord for Dropped {
+    fn schema() -> &'static Schema {
+        static SCHEMA: LazyLock<Schema> = LazyLock::new(|| parse(include_str!("../avro/dropped.avsc")));
+        &SCHEMA
+    }
+}
+
 impl LedgerRecord for Progress {
     fn schema() -> &'static Schema {
         static SCHEMA: LazyLock<Schema> = LazyLock::new(|| parse(include_str!("../avro/progress.avsc")));
@@ -216,15 +291,32 @@ mod tests {
             golden_hash: "00".into(),
             base_unit: "per_reading".into(),
             service_area: "TEXAS_GULF_COAST".into(),
+            segments: "70/20/10".into(),
             meters: 100,
+            transformers: 0,
+            circuits: 0,
+            substations: 0,
+            assets_hash: String::new(),
             interval_seconds: 900,
             first_interval: 1_900_000,
             end_interval: Some(1_900_672),
             pattern: "uniform".into(),
+            backfill: false,
+            duplicates: false,
+            after_restore: false,
+            demo_events: false,
+            voltage_anomaly_ppm: 2000,
+            scenario: String::new(),
+            wide: false,
+            events: false,
             emission_version: 1,
             topic: "ami.readings".into(),
             cluster_id: "c".into(),
             topic_id: "t".into(),
+            events_topic: String::new(),
+            events_topic_id: String::new(),
+            assets_topic: String::new(),
+            assets_topic_id: String::new(),
             partitions: 4,
             shards: 4,
             schema_fingerprint: "f".into(),
@@ -239,16 +331,31 @@ mod tests {
             spec_hash: spec.hash(),
             bucket: 1_900_001,
             ordinal: 12,
-            ends: vec![PartitionEnd { partition: 3, end: 99 }],
+            ends: vec![PartitionEnd { table: "readings".into(), partition: 3, end: 99 }],
             on_time: 5,
             late: 0,
             estimated: 0,
             lost: 0,
+            revised: 0,
+            duplicates: 0,
+            events: 0,
+            assets: 0,
             finished: false,
             incarnation: "i".into(),
         };
         assert_eq!(Progress::decode(&progress.encode()).unwrap(), progress);
         assert_eq!(progress.key(), "0000000000000007/3");
+        let dropped =
+            Dropped { run_id: RunId(7), shard: 3, from_bucket: 5, from_ordinal: 1, to_bucket: 6, to_ordinal: 0 };
+        let mut ledger = Ledger::default();
+        for (key, value) in
+            [(spec.key(), spec.encode()), (progress.key(), progress.encode()), (dropped.key(), dropped.encode())]
+        {
+            ledger.absorb(key.as_bytes(), &value).unwrap();
+        }
+        let run = ledger.run(RunId(7));
+        assert_eq!((run.spec.as_ref(), &run.progress[&3]), (Some(&spec), &progress));
+        assert_eq!(run.dropped[&(3, 5, 1)], dropped);
         assert_eq!(RunId(0x0123_4567_89ab_cdef).hex(), *b"0123456789abcdef");
         assert_eq!(RunId(7).to_string().as_bytes(), RunId(7).hex());
         assert!("xyz".parse::<RunId>().is_err());

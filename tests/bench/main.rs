@@ -16,9 +16,8 @@ use std::{
 };
 
 use flux_generator::{
-    emission::Pattern,
     model::{BaseUnit, Contexts, LoadModel},
-    run::{Request, Run, TopicOfRun},
+    run::{Request, Run, TopicsOfRun},
 };
 use flux_schemas::{codec::encode, run::RunId, time::Timestamp};
 use flux_service::usage::{self, Usage};
@@ -59,9 +58,8 @@ fn generate() {
     let start = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
     let run = |meters: u32, load: LoadModel| {
         let end = Some(Timestamp(start.0 + 86_400_000));
-        let request = Request { seed: 1, meters, interval_minutes: 15, start, end, pattern: Pattern::Uniform, load };
-        let topic = TopicOfRun { name: "t".into(), cluster_id: "c".into(), topic_id: "i".into(), partitions: 4 };
-        Run::new(request.spec(RunId(1), topic, 4).unwrap()).unwrap()
+        let request = Request { load, ..Request::new(1, meters, start, end) };
+        Run::new(request.spec(RunId(1), TopicsOfRun::none(), 1).unwrap(), None).unwrap()
     };
     println!("\n## Generator, one core, 10,000 meters, one day, median of three\n");
     println!("| model | generate, rows/s | generate and encode, rows/s | 600,000 meters ready in |\n|---|---|---|---|");

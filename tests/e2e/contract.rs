@@ -12,6 +12,7 @@ use flux_runner::{
 };
 use flux_schemas::{
     layout::table_files::{ChannelState, STATE_FILE, data_file},
+    row::Table,
     source::{Position, Source},
 };
 use flux_service::{
@@ -52,7 +53,7 @@ impl Destination for OnPostgres {
     type Sink = PostgresSink;
 
     fn open(&self) -> PostgresSink {
-        PostgresSink::new(self.settings.clone(), "suite")
+        PostgresSink::new(self.settings.clone(), Table::readings(), "suite")
     }
 
     async fn offsets(&self, source: &Source) -> Vec<u64> {
@@ -80,7 +81,7 @@ impl Destination for OnS3 {
     type Sink = S3Sink;
 
     fn open(&self) -> S3Sink {
-        S3Sink::new(self.0.clone(), "suite").unwrap()
+        S3Sink::new(self.0.clone(), Table::readings(), "suite").unwrap()
     }
 
     async fn offsets(&self, source: &Source) -> Vec<u64> {
@@ -200,7 +201,7 @@ fn snowpipe_destination(
         ("snowpipe.poll_interval", "100ms"),
     ]);
     let tables = emulator.tables.join("FLUX/PUBLIC/AMI_STREAMING_READINGS-STREAMING");
-    (OnSnowpipe { settings: SnowpipeSettings::new(&settings).unwrap(), tables }, folder, trigger)
+    (OnSnowpipe { settings: SnowpipeSettings::new(&settings, Table::readings()).unwrap(), tables }, folder, trigger)
 }
 
 #[test]

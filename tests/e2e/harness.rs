@@ -224,6 +224,7 @@ impl Stack {
     fn write_config(&self) {
         let text = format!(
             "kafka.brokers = '{}'\nkafka.readings_topic = '{prefix}.readings'\nkafka.runs_topic = '{prefix}.runs'\n\
+             kafka.events_topic = '{prefix}.events'\nkafka.assets_topic = '{prefix}.assets'\n\
              registry.url = '{}'\nregistry.cache = '{}'\npostgres.url = '{}'\n\
              s3.endpoint = '{}'\ns3.access_key_id = '{}'\ns3.secret_access_key = '{}'\ns3.bucket = '{BUCKET}'\n\
              sink.name = '{prefix}'\nsink.linger = '300ms'\nsink.session_timeout = '6s'\nsink.drain = '10s'\n\

@@ -8,6 +8,7 @@
 //! | [`tamper`] | what `verify` says when rows are deleted, doubled or changed |
 //! | [`refusal`] | a topic made again, a lost position, bad input: loud, and nothing lost |
 //! | [`clients`] | our stand-ins against clients that nobody here wrote |
+//! | [`variants`] | late, wide, doubled and dropped rows, events and assets, fleets of one's own, plans |
 //! | [`up`] | `flux up`, again, and from scratch |
 //! | [`harness`] | servers, processes, settings |
 
@@ -21,3 +22,4 @@ mod proof;
 mod refusal;
 mod tamper;
 mod up;
+mod variants;

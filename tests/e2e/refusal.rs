@@ -101,7 +101,7 @@ fn bad_input_is_refused_with_its_name_and_the_fix() {
         (2, &["generate", "--out", "/nonexistent", "--format", "xml"], &["--format", "xml", "parquet, csv"]),
         (2, &["generate", "--out", "/nonexistent", "--live"], &["--live", "drop it"]),
         (2, &["generate", "--out", "/nonexistent", "--threads", "0"], &["--threads", "0", "1 to 256"]),
-        (1, &["generate", "--out", "/proc/none", "--meters", "10"], &["/proc/none", "creating the folder"]),
+        (1, &["generate", "--out", "/proc/none", "--meters", "10"], &["/proc/none", "what is there stays"]),
         (2, &["truth", "--run", "xyz"], &["xyz", "16 hexadecimal digits"]),
         (2, &["truth", "--run", "00000000000000ff"], &["00000000000000ff", "flux runs"]),
         (2, &["produce", "--preset", "quick-demo", "--meters", "50"], &["--preset", "--meters"]),

@@ -20,7 +20,7 @@ fn up(folder: &Path, arguments: &[&str]) -> String {
 fn clean_places(text: &str) -> usize {
     let clean = |line: &&str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        matches!(words[..], [_, "67,200", "67,200", "0", "0", "0", "0", "0"])
+        matches!(words[..], [_, "readings", "67,200", "67,200", "0", "0", "0", "0", "0"])
     };
     text.lines().filter(clean).count()
 }

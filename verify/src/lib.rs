@@ -29,7 +29,10 @@ use std::{
 };
 
 use flux_generator::run::Run;
-use flux_schemas::run::{Ledger, RunId, RunRecord};
+use flux_schemas::{
+    row::Table,
+    run::{Ledger, RunId},
+};
 use flux_service::kafka::{self, KafkaSettings, barrier};
 
 use crate::{
@@ -124,19 +127,21 @@ pub async fn verify(places: &Places, request: &Request, scanned: &Arc<AtomicU64>
             .expect("the ledger does not panic")?;
         ledger.run(request.run)
     };
-    let RunRecord { spec, progress } = record;
+    let spec = record.spec.clone();
     let spec = spec.ok_or_else(|| Error::UnknownRun { run: request.run, topic: places.runs_topic.clone() })?;
-    let run = Arc::new(Run::new(spec)?);
-    let expectation = Arc::new(Expectation::new(run, &progress, request.before_interval));
+    let run = Arc::new(Run::new(spec, places.assets.clone())?);
+    let expectation = Arc::new(Expectation::new(run, &record, request.before_interval));
     tracing::info!(
         run = %request.run,
-        expected = expectation.expected(),
         memory_mib = expectation.memory_bound() / (1 << 20),
         "verifying; memory is at most 2 bits a reading"
     );
     let mut verdicts = Vec::new();
-    for place in &request.at {
-        verdicts.push(places.judge(*place, &expectation, request.wait, scanned).await?);
+    let tables = Table::all().into_iter().filter(|table| expectation.run().spec().topic_of(table).is_some());
+    for table in tables {
+        for place in &request.at {
+            verdicts.push(places.judge(*place, table, &expectation, request.wait, scanned).await?);
+        }
     }
     Ok(Verdict::new(&expectation, verdicts))
 }

@@ -14,6 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flux_generator::assets::Assets;
+use flux_schemas::{
+    layout::table::pipe,
+    row::Table,
+    source::{Partition, Source},
+};
 use flux_service::{kafka::KafkaSettings, postgres::PostgresLogin, s3::S3Login};
 
 use crate::{Error, expectation::Expectation, tally::Tally, verdict::PlaceVerdict};
@@ -70,6 +76,8 @@ pub struct Places {
     pub s3: Option<S3Login>,
     /// Folder of the pipe's table files: `<root>/<database>/<schema>/<pipe>`.
     pub snowpipe: Option<PathBuf>,
+    /// The fleet, of runs over somebody's own.
+    pub assets: Option<Assets>,
     /// Name of each sink.
     pub sink_names: BTreeMap<&'static str, String>,
 }
@@ -83,15 +91,21 @@ impl Places {
     pub(crate) async fn judge(
         &self,
         place: Place,
+        table: &'static Table,
         expectation: &Arc<Expectation>,
         wait: Duration,
         scanned: &Arc<AtomicU64>,
     ) -> Result<PlaceVerdict, Error> {
         let deadline = Instant::now() + wait;
-        let mut tally = Tally::new(expectation.clone(), scanned.clone());
+        let mut tally = {
+            let (expectation, scanned) = (expectation.clone(), scanned.clone());
+            tokio::task::spawn_blocking(move || Tally::new(table, expectation, scanned))
+                .await
+                .expect("an expectation does not panic")
+        };
         if place != Place::Kafka {
             loop {
-                let behind = self.behind(place, expectation).await?;
+                let behind = self.behind(place, table, expectation).await?;
                 if behind.is_empty() {
                     break;
                 }
@@ -104,7 +118,8 @@ impl Places {
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
             let (kafka, topic) = (self.kafka.clone(), format!("ami.dead-letter.{}", self.sink_name(place)));
-            tally = blocking(tally, move |tally| dead_letters::scan(&kafka, &topic, tally)).await?;
+            let origin = topic_of(expectation, table).topic.to_string();
+            tally = blocking(tally, move |tally| dead_letters::scan(&kafka, &topic, &origin, tally)).await?;
         }
         tally = match place {
             Place::Kafka => {
@@ -116,11 +131,11 @@ impl Places {
                 tally
             }
             Place::S3 => {
-                s3::scan(self.s3()?, self.sink_name(place), expectation, &mut tally).await?;
+                s3::scan(self.s3()?, self.sink_name(place), &topic_of(expectation, table).topic, &mut tally).await?;
                 tally
             }
             Place::Snowpipe => {
-                let root = self.snowpipe()?.clone();
+                let root = self.snowpipe(table)?;
                 blocking(tally, move |tally| snowpipe::scan(&root, tally)).await?
             }
         };
@@ -128,18 +143,25 @@ impl Places {
     }
 
     /// Partitions whose position lies before the run's committed end, with (position, end).
-    async fn behind(&self, place: Place, expectation: &Expectation) -> Result<BTreeMap<i32, (i64, i64)>, Error> {
+    async fn behind(
+        &self,
+        place: Place,
+        table: &'static Table,
+        expectation: &Expectation,
+    ) -> Result<BTreeMap<i32, (i64, i64)>, Error> {
         let name = self.sink_name(place);
-        let spec = expectation.run().spec();
+        let source = topic_of(expectation, table);
         let positions = match place {
             Place::Kafka => return Ok(BTreeMap::new()),
-            Place::Postgres => postgres::positions(self.postgres()?, name, spec).await?,
-            Place::S3 => s3::positions(self.s3()?, name, spec).await?,
-            Place::Snowpipe => snowpipe::positions(self.snowpipe()?, name, spec)?,
+            Place::Postgres => postgres::positions(self.postgres()?, name, &source).await?,
+            Place::S3 => s3::positions(self.s3()?, name, &source, expectation.run().spec().partitions).await?,
+            Place::Snowpipe => {
+                snowpipe::positions(&self.snowpipe(table)?, name, &source, expectation.run().spec().partitions)?
+            }
         };
-        let ends = expectation.ends().iter();
+        let ends = expectation.ends(table);
         Ok(ends
-            .map(|(partition, end)| (*partition, (positions.get(partition).copied().unwrap_or(0), *end)))
+            .map(|(partition, end)| (partition, (positions.get(&partition).copied().unwrap_or(0), end)))
             .filter(|(_, (position, end))| position < end)
             .collect())
     }
@@ -157,11 +179,26 @@ impl Places {
             .ok_or_else(|| Error::Unset { place: "s3", missing: "set s3.bucket, or leave s3 out of --at".into() })
     }
 
-    fn snowpipe(&self) -> Result<&PathBuf, Error> {
-        self.snowpipe.as_ref().ok_or_else(|| Error::Unset {
+    /// The pipes of a run lie side by side.
+    fn snowpipe(&self, table: &Table) -> Result<PathBuf, Error> {
+        let readings = self.snowpipe.as_ref().ok_or_else(|| Error::Unset {
             place: "snowpipe",
             missing: "set snowpipe.files to the emulator's folder; verifying in a Snowflake account needs its SQL API, which this version does not speak".into(),
-        })
+        })?;
+        let of_readings = table.name == Table::readings().name;
+        Ok(if of_readings { readings.clone() } else { readings.with_file_name(pipe(table)) })
+    }
+}
+
+/// The run's topic of a table, partition 0.
+fn topic_of(expectation: &Expectation, table: &Table) -> Source {
+    let spec = expectation.run().spec();
+    let (topic, topic_id) = spec.topic_of(table).unwrap_or_default();
+    Source {
+        cluster_id: spec.cluster_id.as_str().into(),
+        topic: topic.into(),
+        topic_id: topic_id.into(),
+        partition: Partition(0),
     }
 }
 

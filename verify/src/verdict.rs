@@ -33,19 +33,21 @@ pub struct AsOf {
 pub struct PlaceVerdict {
     /// Which.
     pub place: &'static str,
-    /// Readings that must be there.
+    /// readings, events or assets.
+    pub records: &'static str,
+    /// Rows that must be there.
     pub expected: u64,
-    /// Rows of those readings that are there, each time counted.
+    /// Rows of those that are there, each time counted.
     pub found: u64,
-    /// Readings that are not there.
+    /// Rows that are not there.
     pub missing: u64,
-    /// Rows beyond the first of a reading.
+    /// Rows beyond those that the run makes.
     pub duplicate: u64,
     /// Rows whose values the run does not make.
     pub altered: u64,
     /// Rows of the run that it never emits: unknown meter, off the grid, outside its time, unreadable.
     pub unexpected: u64,
-    /// Readings that the sink set aside.
+    /// Rows that the sink set aside.
     pub dead_lettered: u64,
     /// Rows that need not be there yet, and are.
     pub ahead: u64,
@@ -62,9 +64,9 @@ pub struct PlaceVerdict {
 pub struct Example {
     /// missing, duplicate, altered or unexpected.
     pub finding: &'static str,
-    /// METER_ID.
+    /// METER_ID; ASSET_ID of an asset.
     pub meter_id: String,
-    /// READING_TIMESTAMP.
+    /// READING_TIMESTAMP; EVENT_TIMESTAMP of an event.
     pub reading_timestamp: String,
     /// Where, and what.
     pub detail: String,
@@ -93,14 +95,15 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             formatter,
-            "{:<10} {:>12} {:>12} {:>9} {:>9} {:>9} {:>10} {:>12}",
-            "place", "expected", "found", "missing", "duplicate", "altered", "unexpected", "dead-letter"
+            "{:<10} {:<8} {:>12} {:>12} {:>9} {:>9} {:>9} {:>10} {:>12}",
+            "place", "records", "expected", "found", "missing", "duplicate", "altered", "unexpected", "dead-letter"
         )?;
         for place in &self.places {
             writeln!(
                 formatter,
-                "{:<10} {:>12} {:>12} {:>9} {:>9} {:>9} {:>10} {:>12}",
+                "{:<10} {:<8} {:>12} {:>12} {:>9} {:>9} {:>9} {:>10} {:>12}",
                 place.place,
+                place.records,
                 grouped(place.expected),
                 grouped(place.found),
                 grouped(place.missing),
@@ -114,12 +117,17 @@ impl std::fmt::Display for Verdict {
             for example in &place.examples {
                 writeln!(
                     formatter,
-                    "  {}: {} {} {} {}",
-                    place.place, example.finding, example.meter_id, example.reading_timestamp, example.detail
+                    "  {} {}: {} {} {} {}",
+                    place.place,
+                    place.records,
+                    example.finding,
+                    example.meter_id,
+                    example.reading_timestamp,
+                    example.detail
                 )?;
             }
             for note in &place.notes {
-                writeln!(formatter, "  {}: {note}", place.place)?;
+                writeln!(formatter, "  {} {}: {note}", place.place, place.records)?;
             }
         }
         let state = if self.as_of.finished { "finished" } else { "still going" };

@@ -13,13 +13,21 @@ use tokio::{
 use super::Remembered;
 use crate::status::Status;
 
-/// Metrics ports of the roles, when they are free.
-const ROLES: [(&str, &[&str], u16); 4] = [
+/// Metrics ports of the roles, when they are free. Those of events and assets run with `--events`.
+const ROLES: [(&str, &[&str], u16); 10] = [
     ("produce", &["produce"], 9101),
     ("postgres", &["sink", "postgres"], 9102),
     ("s3", &["sink", "s3"], 9103),
     ("snowpipe", &["sink", "snowpipe"], 9104),
+    ("postgres-events", &["sink", "postgres", "--records", "events"], 9112),
+    ("s3-events", &["sink", "s3", "--records", "events"], 9113),
+    ("snowpipe-events", &["sink", "snowpipe", "--records", "events"], 9114),
+    ("postgres-assets", &["sink", "postgres", "--records", "assets"], 9122),
+    ("s3-assets", &["sink", "s3", "--records", "assets"], 9123),
+    ("snowpipe-assets", &["sink", "snowpipe", "--records", "assets"], 9124),
 ];
+/// Of these, those that every run has.
+const ALWAYS: usize = 4;
 /// After SIGTERM: longest wait for a child.
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -41,7 +49,7 @@ impl Children {
         std::fs::create_dir_all(&logs)?;
         let (sender, events) = mpsc::channel(256);
         let mut processes = Vec::new();
-        for (name, words, port) in ROLES {
+        for (name, words, port) in ROLES.into_iter().take(if run.events { ROLES.len() } else { ALWAYS }) {
             let log = std::fs::File::options().create(true).append(true).open(logs.join(format!("{name}.log")))?;
             let free = std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
             let listen = format!("http.listen=127.0.0.1:{}", if free { port } else { 0 });
@@ -56,7 +64,7 @@ impl Children {
             let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
             processes.push((name, child.id().unwrap_or_default()));
             println!(
-                "{name:<10} metrics http://127.0.0.1:{}/metrics",
+                "{name:<15} metrics http://127.0.0.1:{}/metrics",
                 if free { port.to_string() } else { "(see its log)".into() }
             );
             let output = child.stdout.take().context("a pipe was asked for")?;
@@ -121,18 +129,12 @@ fn produce_arguments(run: &Remembered) -> Vec<String> {
         &run.days.to_string(),
         "--interval",
         &run.interval_minutes.to_string(),
-        "--pattern",
-        &run.pattern,
-        "--model",
-        &run.model,
         "--start",
         &start,
     ]
     .map(ToString::to_string)
     .to_vec();
-    if run.model == "documented" {
-        arguments.extend(["--base-unit".into(), run.base_unit.clone()]);
-    }
+    arguments.extend(run.flags.iter().cloned());
     if run.live {
         arguments.push("--live".into());
     }

@@ -12,6 +12,7 @@ use flux_local::{
     registry, s3,
     snowflake::{self, Snowflake, SnowflakeSettings},
 };
+use flux_schemas::{layout::table::pipe, row::Table};
 use flux_service::{settings::Settings, shutdown::Shutdown};
 
 /// Time between a 200 and the commit, as the service needs it at best.
@@ -70,7 +71,7 @@ impl StandIns {
             .tables
             .join(table(settings, "snowpipe.database").to_uppercase())
             .join(table(settings, "snowpipe.schema").to_uppercase())
-            .join(table(settings, "snowpipe.pipe").to_uppercase());
+            .join(settings.get("snowpipe.pipe").map_or_else(|| pipe(Table::readings()), str::to_uppercase));
         let mut lines: Vec<(String, String)> = vec![
             ("kafka.brokers".into(), self.brokers.clone()),
             ("registry.url".into(), format!("http://{}", self.registry)),

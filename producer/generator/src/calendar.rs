@@ -6,15 +6,51 @@ use flux_schemas::time::{Date, Timestamp};
 /// Version of the rules below; part of the model version.
 pub const RULES_VERSION: i32 = 1;
 
-/// Seconds to add to UTC for US Central time: UTC-6, and UTC-5 from the second Sunday of March 02:00 to the first
-/// Sunday of November 02:00 local time (Energy Policy Act of 2005, in force since 2007).
-pub fn us_central_offset_seconds(at: Timestamp) -> i64 {
-    const STANDARD: i64 = -6 * 3600;
-    let year = at.date().year;
-    let seconds = at.0.div_euclid(1000);
-    let starts = nth_sunday(year, 3, 2) * 86_400 + 2 * 3600 - STANDARD;
-    let ends = nth_sunday(year, 11, 1) * 86_400 + 2 * 3600 - (STANDARD + 3600);
-    if (starts..ends).contains(&seconds) { STANDARD + 3600 } else { STANDARD }
+/// A US time zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zone {
+    /// UTC-5.
+    Eastern,
+    /// UTC-6.
+    Central,
+    /// UTC-8.
+    Pacific,
+}
+
+impl Zone {
+    const fn standard(self) -> i64 {
+        3600 * match self {
+            Self::Eastern => -5,
+            Self::Central => -6,
+            Self::Pacific => -8,
+        }
+    }
+
+    /// Seconds to add to UTC for civil time: an hour more from the second Sunday of March 02:00 to the first Sunday of
+    /// November 02:00 (Energy Policy Act of 2005, in force since 2007).
+    pub fn offset_seconds(self, at: Timestamp) -> i64 {
+        let standard = self.standard();
+        let seconds = at.0.div_euclid(1000);
+        let (starts, ends) = Self::changes(at.date().year);
+        let summer = starts * 86_400 + 2 * 3600 - standard..ends * 86_400 + 2 * 3600 - (standard + 3600);
+        if summer.contains(&seconds) { standard + 3600 } else { standard }
+    }
+
+    /// Civil time at `at`, seconds.
+    pub fn local_seconds(self, at: Timestamp) -> i64 {
+        at.0.div_euclid(1000) + self.offset_seconds(at)
+    }
+
+    /// The civil days of a year on which clocks change.
+    fn changes(year: i64) -> (i64, i64) {
+        (nth_sunday(year, 3, 2), nth_sunday(year, 11, 1))
+    }
+
+    /// Whether clocks change on a civil day.
+    pub fn changes_on(day: i64) -> bool {
+        let (starts, ends) = Self::changes(Date::from_days(day).year);
+        day == starts || day == ends
+    }
 }
 
 /// What kind of day a civil day is: 0 for a workday, 1 for a Saturday, 2 for a Sunday or a federal holiday on which shops
@@ -71,7 +107,9 @@ mod tests {
             ("2024-03-10T08:00:00Z", -5),
         ] {
             let at = Timestamp::parse(text).unwrap();
-            assert_eq!(us_central_offset_seconds(at), hours * 3600, "{text}");
+            assert_eq!(Zone::Central.offset_seconds(at), hours * 3600, "{text}");
         }
+        let at = Timestamp::parse("2026-03-08T07:00:00Z").unwrap();
+        assert_eq!([Zone::Eastern, Zone::Pacific].map(|zone| zone.offset_seconds(at) / 3600), [-4, -8]);
     }
 }

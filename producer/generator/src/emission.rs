@@ -1,20 +1,24 @@
 //! Which rows arrive when, and in what order.
 //!
-//! Rows are ordered by (arrival bucket, arrival, interval, meter, copy). Bucket `b` holds the arrivals in
-//! [(b+1)·L, (b+2)·L): the interval that starts after interval `b` is complete. A shard's stream is that order
-//! restricted to its meters, so a cursor (bucket, ordinal) is all that a restart needs. Back-fill and live are the
-//! same stream; they differ only in whether the arrival lies in the past.
+//! Rows are ordered by (arrival, interval, meter, kind). Bucket `b` holds the arrivals in [(b+1)·L, (b+2)·L): the interval
+//! that starts after interval `b` is complete. A shard's stream is that order restricted to its meters, so a cursor
+//! (bucket, ordinal) is all that a restart needs. Back-fill, live, late rows, copies, events and the fleet itself are one
+//! stream; whether an arrival lies in the past changes nothing.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    comms::LONGEST_DELAY_MS,
+    events::{Event, Events},
     fleet::kind,
+    model::Contexts,
     noise::{Key, stream},
+    outage,
     run::Run,
 };
 
 /// Version of the emission order.
-pub const EMISSION_VERSION: i32 = 1;
+pub const EMISSION_VERSION: i32 = 2;
 
 /// When the readings of a complete interval arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,16 @@ impl Pattern {
         }
     }
 
+    /// As in EMISSION_PATTERN.
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::Uniform => "UNIFORM",
+            Self::Staggered => "STAGGERED",
+            Self::Partial => "PARTIAL",
+            Self::Degraded => "DEGRADED",
+        }
+    }
+
     /// All patterns.
     pub const ALL: [Self; 4] = [Self::Uniform, Self::Staggered, Self::Partial, Self::Degraded];
 
@@ -48,12 +62,21 @@ impl Pattern {
         Self::ALL.into_iter().find(|pattern| pattern.as_str() == name)
     }
 
-    /// Documented share of the readings that arrive.
+    /// Documented share of the readings that arrive on time.
     pub const fn reporting_share(self) -> f64 {
         match self {
             Self::Uniform | Self::Staggered => 1.0,
             Self::Partial => 0.98,
             Self::Degraded => 0.85,
+        }
+    }
+
+    /// Chance that a reading is sent again, where duplicates are asked for.
+    const fn copy_share(self) -> f64 {
+        match self {
+            Self::Uniform | Self::Staggered => 5e-4,
+            Self::Partial => 2e-3,
+            Self::Degraded => 1e-2,
         }
     }
 
@@ -76,6 +99,13 @@ impl Pattern {
                 Self::Degraded => (staggered(interval_ms) + mesh_delay(key, k)) % interval_ms,
             }
     }
+
+    /// How long after a reading its copy arrives, ms, if it has one.
+    pub(crate) fn copy_delay(self, seed: u64, meter: u32, k: i64) -> Option<i64> {
+        let draws = Key::new(seed, kind::METER, u64::from(meter)).stream(stream::DUPLICATE);
+        let again = draws.uniform(2 * k) < self.copy_share();
+        again.then(|| 5_000 + (draws.uniform(2 * k + 1) * 295_000.0) as i64)
+    }
 }
 
 /// Time in a congested mesh, ms: five times 2 s and 4 s a hop on average, 1 to 8 hops, fixed for a meter.
@@ -84,6 +114,25 @@ fn mesh_delay(key: Key, k: i64) -> i64 {
     let hops = 1.0 + (draws.uniform(-1) * draws.uniform(-2) * 8.0).floor();
     let exponential = -libm::log(1.0 - draws.uniform(k));
     (5_000.0 * (2.0 + 4.0 * hops * exponential)) as i64
+}
+
+/// What a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A thing of the grid; `meter` is its number among all assets.
+    Asset,
+    /// A reading, on time.
+    Reading,
+    /// A reading that arrives later.
+    Late,
+    /// An estimate for a reading that did not arrive.
+    Estimate,
+    /// The reading that replaces an estimate.
+    Revised,
+    /// A reading that was sent again.
+    Copy,
+    /// An event; `interval` is its number in the bucket.
+    Event,
 }
 
 /// One row to emit.
@@ -95,6 +144,8 @@ pub struct Emit {
     pub interval: i64,
     /// Meter index.
     pub meter: u32,
+    /// What it is.
+    pub kind: Kind,
 }
 
 /// Where a shard's stream stands: the next row is number `ordinal` of `bucket`.
@@ -106,26 +157,49 @@ pub struct Cursor {
     pub ordinal: u64,
 }
 
-/// Rows a run accounts for: `expected = on_time + late + estimated + lost` once it is finished.
+/// Rows that a run accounts for: readings = on_time + late + estimated + lost once it is finished.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accounting {
     /// Readings that arrived in the interval after their own.
     pub on_time: u64,
     /// Readings that arrived later.
     pub late: u64,
-    /// Readings replaced by an estimate.
+    /// Readings for which there was an estimate first, or only.
     pub estimated: u64,
-    /// Readings withheld for good.
+    /// Readings withheld for good, or dropped.
     pub lost: u64,
+    /// Actuals that replaced an estimate.
+    pub revised: u64,
+    /// Readings that were sent again.
+    pub duplicates: u64,
+    /// Events.
+    pub events: u64,
+    /// Assets.
+    pub assets: u64,
 }
 
-/// The rows of one arrival bucket of a set of meters, in emission order.
-pub fn bucket(run: &Run, meters: &[u32], bucket: i64, rows: &mut Vec<Emit>) {
-    rows.clear();
-    let reporting = meters.iter().filter(|meter| run.reports(**meter, bucket));
-    rows.extend(reporting.map(|&meter| Emit { arrival: run.arrival(meter, bucket), interval: bucket, meter }));
-    if run.pattern() != Pattern::Uniform {
-        rows.sort_unstable();
+impl Accounting {
+    fn add(&mut self, kind: Kind) {
+        *match kind {
+            Kind::Asset => &mut self.assets,
+            Kind::Reading => &mut self.on_time,
+            Kind::Late => &mut self.late,
+            Kind::Estimate => &mut self.estimated,
+            Kind::Revised => &mut self.revised,
+            Kind::Copy => &mut self.duplicates,
+            Kind::Event => &mut self.events,
+        } += 1;
+    }
+
+    fn lose(&mut self, kind: Kind) {
+        if matches!(kind, Kind::Reading | Kind::Late | Kind::Estimate) {
+            self.lost += 1;
+        }
+    }
+
+    /// Rows of the readings topic.
+    pub fn readings(&self) -> u64 {
+        self.on_time + self.late + self.estimated + self.revised + self.duplicates
     }
 }
 
@@ -133,38 +207,78 @@ pub fn bucket(run: &Run, meters: &[u32], bucket: i64, rows: &mut Vec<Emit>) {
 #[derive(Debug)]
 pub struct ShardStream {
     run: Arc<Run>,
+    shard: i32,
     meters: Vec<u32>,
     cursor: Cursor,
-    on_time: u64,
+    accounting: Accounting,
+    /// Readings of the cursor's bucket that never arrive.
+    lost_here: u64,
     rows: Vec<Emit>,
+    events: Vec<Event>,
+    /// Late rows by the bucket that they arrive in.
+    backlog: BTreeMap<i64, Vec<Emit>>,
+    contexts: Contexts,
+    source: Option<Events>,
 }
 
 impl ShardStream {
     /// The stream of `shard` from the first row.
     pub fn new(run: Arc<Run>, shard: i32) -> Self {
-        let first = Cursor { bucket: run.first_interval(), ordinal: 0 };
-        Self::resume(run, shard, first, 0)
+        let first = Cursor { bucket: run.first_bucket(), ordinal: 0 };
+        Self::resume(run, shard, first, Accounting::default())
     }
 
-    /// The stream of `shard` from `cursor`, before which `on_time` rows were emitted.
-    pub fn resume(run: Arc<Run>, shard: i32, cursor: Cursor, on_time: u64) -> Self {
+    /// The stream of `shard` from `cursor`, with what was accounted for before it.
+    pub fn resume(run: Arc<Run>, shard: i32, cursor: Cursor, accounting: Accounting) -> Self {
         let meters = run.meters_of_shard(shard);
-        let mut stream = Self { run, meters, cursor, on_time, rows: Vec::new() };
+        let source = run.has_events().then(|| Events::new(run.clone(), &meters));
+        let mut stream = Self {
+            run,
+            shard,
+            meters,
+            cursor,
+            accounting,
+            lost_here: 0,
+            rows: Vec::new(),
+            events: Vec::new(),
+            backlog: BTreeMap::new(),
+            contexts: Contexts::default(),
+            source,
+        };
+        stream.catch_up();
         stream.load();
         stream
     }
 
     /// The next row; `None` when the run is over.
+    #[inline]
     pub fn peek(&self) -> Option<Emit> {
         self.rows.get(self.cursor.ordinal as usize).copied()
     }
 
+    /// The event that a row of kind [`Kind::Event`] stands for.
+    pub fn event(&self, emit: Emit) -> &Event {
+        &self.events[emit.interval as usize]
+    }
+
     /// Moves past the next row.
     pub fn advance(&mut self) {
+        let Some(emit) = self.peek() else { return };
+        self.accounting.add(emit.kind);
+        self.step();
+    }
+
+    /// Passes the next row over: it is lost. What a clock chooses so is for the caller to remember.
+    pub fn drop_next(&mut self) {
+        let Some(emit) = self.peek() else { return };
+        self.accounting.lose(emit.kind);
+        self.step();
+    }
+
+    fn step(&mut self) {
         self.cursor.ordinal += 1;
-        self.on_time += 1;
         if self.cursor.ordinal as usize == self.rows.len() {
-            self.cursor = Cursor { bucket: self.cursor.bucket + 1, ordinal: 0 };
+            self.next_bucket();
             self.load();
         }
     }
@@ -176,87 +290,176 @@ impl ShardStream {
 
     /// What became of the readings up to the cursor; those of the cursor's own bucket are lost once it is over.
     pub fn accounting(&self) -> Accounting {
-        let made = (self.cursor.bucket - self.run.first_interval()) as u64 * self.meters.len() as u64;
-        Accounting { on_time: self.on_time, lost: made - (self.on_time - self.cursor.ordinal), ..Accounting::default() }
+        self.accounting
+    }
+
+    fn next_bucket(&mut self) {
+        self.accounting.lost += std::mem::take(&mut self.lost_here);
+        self.cursor = Cursor { bucket: self.cursor.bucket + 1, ordinal: 0 };
     }
 
     /// The rows of the cursor's bucket, or of the next one that has any.
     fn load(&mut self) {
         self.rows.clear();
-        let end = if self.meters.is_empty() { None } else { Some(self.run.end_interval().unwrap_or(i64::MAX)) };
-        while let Some(end) = end.filter(|end| self.rows.is_empty() && self.cursor.bucket < *end) {
-            bucket(&self.run, &self.meters, self.cursor.bucket, &mut self.rows);
-            if self.rows.is_empty() {
-                self.cursor = Cursor { bucket: (self.cursor.bucket + 1).min(end), ordinal: 0 };
+        self.events.clear();
+        while !self.is_over() {
+            self.fill(self.cursor.bucket);
+            if !self.rows.is_empty() {
+                return;
+            }
+            self.next_bucket();
+        }
+        self.accounting.lost += std::mem::take(&mut self.lost_here);
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(end) = self.run.end_interval() else { return self.meters.is_empty() && self.run.is_plain() };
+        let after_the_end = self.run.has_copies() && self.cursor.bucket == end;
+        self.cursor.bucket >= end && self.backlog.is_empty() && !after_the_end
+    }
+
+    fn fill(&mut self, bucket: i64) {
+        let run = self.run.clone();
+        self.lost_here = 0;
+        if bucket < run.first_interval() {
+            return run.grid_rows(self.shard, bucket, &mut self.rows);
+        }
+        let inside = run.end_interval().is_none_or(|end| bucket < end);
+        if run.is_plain() {
+            let reporting = self.meters.iter().filter(|meter| run.reports(**meter, bucket));
+            self.rows.extend(reporting.map(|&meter| run.on_time(meter, bucket)));
+            self.lost_here = (self.meters.len() - self.rows.len()) as u64;
+            if run.pattern() != Pattern::Uniform {
+                self.rows.sort_unstable();
+            }
+            return;
+        }
+        if inside {
+            self.read(&run, bucket);
+            self.schedule(&run, bucket, bucket);
+            self.happen(bucket);
+        }
+        if run.has_copies() {
+            for interval in [bucket - 1, bucket] {
+                self.copies(&run, interval, bucket);
             }
         }
+        self.rows.extend(self.backlog.remove(&bucket).into_iter().flatten());
+        self.rows.sort_unstable();
+    }
+
+    /// The readings of an interval that arrive on time.
+    fn read(&mut self, run: &Run, interval: i64) {
+        let out = run.out(interval, &mut self.contexts);
+        for &meter in &self.meters {
+            let rows = run.outcome(meter, interval, out.get(meter));
+            self.rows.extend(rows.first().filter(|emit| emit.kind == Kind::Reading));
+            self.lost_here += u64::from(rows.is_empty());
+        }
+    }
+
+    /// The events that arrive in a bucket.
+    fn happen(&mut self, bucket: i64) {
+        let Some(source) = &mut self.source else { return };
+        source.of_bucket(bucket, &mut self.contexts, &mut self.events);
+        let rows = self.events.iter().enumerate().map(|(index, event)| Emit {
+            arrival: event.received,
+            interval: index as i64,
+            meter: event.meter,
+            kind: Kind::Event,
+        });
+        self.rows.extend(rows);
+    }
+
+    /// The copies of an interval's readings that arrive in `bucket`.
+    fn copies(&mut self, run: &Run, interval: i64, bucket: i64) {
+        if !run.contains(interval) {
+            return;
+        }
+        let out = run.out(interval, &mut self.contexts);
+        for &meter in &self.meters {
+            let copy = run.copy(meter, interval).filter(|copy| run.bucket_of(copy.arrival) == bucket);
+            let sent =
+                || run.outcome(meter, interval, out.get(meter)).first().is_some_and(|row| row.kind == Kind::Reading);
+            self.rows.extend(copy.filter(|_| sent()));
+        }
+    }
+
+    /// Puts the late rows of `interval` into the backlog, and those of its block once that is over; rows that arrive
+    /// before bucket `from` are past.
+    fn schedule(&mut self, run: &Run, interval: i64, from: i64) {
+        let Self { backlog, meters, contexts, shard, .. } = self;
+        let mut late = |rows: Rows| {
+            for emit in rows.iter().filter(|emit| emit.kind != Kind::Reading) {
+                let bucket = run.bucket_of(emit.arrival);
+                if bucket >= from {
+                    backlog.entry(bucket).or_default().push(*emit);
+                }
+            }
+        };
+        if run.after_restore() {
+            let out = run.out(interval, contexts);
+            let ours = out.iter().filter(|(meter, _)| run.shard(*meter) == *shard);
+            ours.for_each(|(meter, fault)| late(run.outcome(meter, interval, Some(fault))));
+        }
+        let ends = run.block(interval) != run.block(interval + 1) || run.end_interval() == Some(interval + 1);
+        if !run.has_backfill() || !ends {
+            return;
+        }
+        let missed: Vec<u32> = meters.iter().copied().filter(|meter| !run.reports(*meter, interval)).collect();
+        for interval in run.intervals_of_block(run.block(interval)) {
+            let out = run.out(interval, contexts);
+            for &meter in &missed {
+                let fault = out.get(meter);
+                if fault.is_none() || !run.after_restore() {
+                    late(run.outcome(meter, interval, fault));
+                }
+            }
+        }
+    }
+
+    /// The backlog as it is when the cursor's bucket is reached.
+    fn catch_up(&mut self) {
+        let run = self.run.clone();
+        let bucket = self.cursor.bucket;
+        let back_to = |ms: i64| (bucket - ms / run.interval_ms() - 1).max(run.first_interval());
+        let from = match (run.after_restore(), run.has_backfill()) {
+            (false, false) => return,
+            (true, _) => back_to(outage::WINDOW * 1000 + LONGEST_DELAY_MS),
+            (false, true) => back_to(LONGEST_DELAY_MS + 86_400_000),
+        };
+        for interval in from..bucket.min(run.end_interval().unwrap_or(i64::MAX)) {
+            self.schedule(&run, interval, bucket);
+        }
+    }
+}
+
+/// The rows of one reading, without its copy: none, one, or an estimate and what replaces it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rows([Option<Emit>; 2]);
+
+impl Rows {
+    pub(crate) fn one(emit: Emit) -> Self {
+        Self([Some(emit), None])
+    }
+
+    pub(crate) fn two(first: Emit, second: Emit) -> Self {
+        Self([Some(first), Some(second)])
+    }
+
+    fn first(&self) -> Option<Emit> {
+        self.0[0]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0[0].is_none()
+    }
+
+    /// All of them, in the order of their arrival.
+    pub fn iter(&self) -> impl Iterator<Item = &Emit> {
+        self.0.iter().flatten()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::run::tests::run;
-
-    #[test]
-    fn shards_together_emit_every_reading_once_whatever_their_number() {
-        for pattern in Pattern::ALL {
-            let mut all = Vec::new();
-            for shards in [1, 2, 7] {
-                let run = Arc::new(run(50, 3, pattern, 8, shards));
-                let mut seen = std::collections::BTreeSet::new();
-                let mut lost = 0;
-                for shard in 0..shards {
-                    let mut stream = ShardStream::new(run.clone(), shard);
-                    let mut last = None;
-                    while let Some(emit) = stream.peek() {
-                        assert!(last.is_none_or(|last| last < emit), "order");
-                        last = Some(emit);
-                        assert!(emit.arrival >= (emit.interval + 1) * 900_000, "complete before it arrives");
-                        assert!(emit.arrival < (emit.interval + 2) * 900_000, "on time");
-                        assert!(seen.insert((emit.meter, emit.interval)), "twice");
-                        stream.advance();
-                    }
-                    lost += stream.accounting().lost;
-                }
-                assert_eq!(seen.len() as u64 + lost, 50 * 3 * 96, "{pattern:?}");
-                assert_eq!(seen.len() as u64, run.rows(0..50, run.first_interval()..run.end_interval().unwrap()));
-                assert_eq!(lost == 0, pattern.reporting_share() == 1.0, "{pattern:?}: {lost}");
-                all.push(seen);
-            }
-            assert!(all.iter().all(|seen| *seen == all[0]), "{pattern:?}: the shard count changes nothing");
-        }
-    }
-
-    #[test]
-    fn a_stream_resumed_at_any_cursor_goes_on_with_the_same_rows() {
-        for pattern in [Pattern::Staggered, Pattern::Degraded] {
-            let run = Arc::new(run(20, 1, pattern, 4, 2));
-            let mut whole = ShardStream::new(run.clone(), 1);
-            while let Some(emit) = whole.peek() {
-                let accounting = whole.accounting();
-                let resumed = ShardStream::resume(run.clone(), 1, whole.cursor(), accounting.on_time);
-                assert_eq!(resumed.peek(), Some(emit));
-                assert_eq!(resumed.accounting(), accounting);
-                whole.advance();
-            }
-        }
-    }
-
-    #[test]
-    fn staggered_offsets_are_uniform_over_the_interval_and_steady_per_meter() {
-        let interval = 900_000;
-        let (meters, k) = (20_000, 1_963_584);
-        let mut counts = [0u32; 18];
-        for meter in 0..meters {
-            let offset = |k: i64| Pattern::Staggered.arrival(9, meter, k, interval) - (k + 1) * interval;
-            counts[(offset(k) / 50_000) as usize] += 1;
-            assert!((offset(k) - offset(k + 1)).abs() <= 10_000);
-        }
-        let expected = f64::from(meters) / 18.0;
-        let chi_square: f64 =
-            counts.iter().map(|count| f64::from(*count) - expected).map(|excess| excess * excess / expected).sum();
-        // 17 degrees of freedom: 40.8 is the 0.1 % point.
-        assert!(chi_square < 40.8, "{chi_square} {counts:?}");
-    }
-}
+mod tests;

@@ -15,21 +15,35 @@
 //! |---|---|
 //! | [`run`] | a validated run: everything below, built from a [`flux_schemas::run::RunSpec`] |
 //! | [`preset`] | the four named back-fills |
+//! | [`area`] | the service areas: place, climate, customers |
 //! | [`fleet`] | meters and the tree above them |
+//! | [`assets`] | somebody's own fleet, checked |
+//! | [`grid`] | where things lie, and their rows |
 //! | [`model`] | one meter, one interval: load, voltage, outage, quality |
 //! | [`outage`] | who is without power when, and why |
-//! | [`comms`] | which readings are lost on their way, and where |
+//! | [`scenario`] | storms, cascades and collectors that are down |
+//! | [`comms`] | which readings are lost or late on their way, and where |
+//! | [`events`] | what meters report beside their readings |
 //! | [`emission`] | which rows arrive when, in what order, and what is withheld |
+//! | [`compose`] | from what is to be emitted to the row itself |
+//! | [`register`] | the cumulative register of each meter |
 //! | [`golden`] | the hash that ties a model version to its values |
 
+pub mod area;
+pub mod assets;
 pub mod calendar;
 pub mod comms;
+pub mod compose;
 pub mod emission;
+pub mod events;
 pub mod fleet;
 pub mod golden;
+pub mod grid;
 pub mod model;
 mod noise;
 pub mod outage;
 pub mod preset;
+pub mod register;
 pub mod run;
+pub mod scenario;
 mod weather;

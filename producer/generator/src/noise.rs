@@ -36,8 +36,12 @@ pub(crate) mod stream {
     pub(crate) const QUALITY: u64 = 40;
     /// Whether a node fails, how, and in which order it comes back.
     pub(crate) const OUTAGE: u64 = 50;
+    /// Storms.
+    pub(crate) const STORM: u64 = 54;
     /// Voltage noise.
     pub(crate) const VOLTAGE: u64 = 60;
+    /// Voltage that is wrong for hours or days.
+    pub(crate) const ANOMALY: u64 = 62;
     /// Offset of a staggered meter in its interval, and its jitter.
     pub(crate) const STAGGER: u64 = 70;
     /// Delay in the mesh.
@@ -45,8 +49,18 @@ pub(crate) mod stream {
     /// A meter's link to its collector, and the link of a meter that is hard to reach.
     pub(crate) const LINK: u64 = 72;
     pub(crate) const HARD_LINK: u64 = 73;
+    /// What becomes of a missed read.
+    pub(crate) const FATE: u64 = 74;
+    /// Rows that are sent twice.
+    pub(crate) const DUPLICATE: u64 = 75;
     /// Weather.
     pub(crate) const WEATHER: u64 = 77;
+    /// Events of a meter, of several kinds.
+    pub(crate) const EVENT: u64 = 80;
+    /// Static draws of the wide columns, and their noise.
+    pub(crate) const WIDE: u64 = 90;
+    /// Where things lie.
+    pub(crate) const LOCATION: u64 = 92;
     /// Static draws of the utility model, and the daily jitter of opening hours.
     pub(crate) const UTILITY: u64 = 110;
     /// Parts of a quarter of an hour.

@@ -13,6 +13,8 @@
 //! | transformer | 0.06 | 130 |
 //! | service | 0.04 | 160 |
 //!
+//! Scenarios add storms, which hit circuits and come back exponentially, and cascades ([`crate::scenario`]).
+//!
 //! The rates give a SAIFI near 1.1 and a SAIDI near 115 minutes a year, as US utilities report without major events
 //! (EIA Electric Power Annual, table 11.1).
 
@@ -21,82 +23,130 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use flux_schemas::time::Timestamp;
 
 use crate::{
-    calendar::us_central_offset_seconds,
-    fleet::{CIRCUITS_PER_SUBSTATION, Fleet, TRANSFORMERS_PER_LATERAL, kind},
-    noise::{Key, stream},
+    calendar::Zone,
+    fleet::{Fleet, Tree, kind},
+    noise::{Key, Stream, stream},
+    scenario::{Cascade, Happenings, Storm, seconds},
 };
 
 /// Length of a window, seconds. No event is longer, so a window and the one before hold all that matters.
-const WINDOW: i64 = 28 * 86_400;
+pub(crate) const WINDOW: i64 = 28 * 86_400;
 /// After the power is back the houses are hot or cold: this long, seconds, their load is higher.
 const PICK_UP: i64 = 2 * 3600;
 
-/// A kind of node and what befalls it.
-struct Level {
-    name: &'static str,
-    kind: u64,
-    a_year: f64,
-    median_minutes: f64,
-    staged: bool,
-    /// Storms and heat: in summer three times as likely in the afternoon.
-    summer_afternoons: bool,
+/// The levels of the tree at which a fault may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// One meter.
+    Service,
+    /// A transformer.
+    Transformer,
+    /// Transformers behind one fuse.
+    Lateral,
+    /// A circuit.
+    Circuit,
+    /// A substation.
+    Substation,
 }
 
-const SERVICE: usize = 0;
-const LEVELS: [Level; 5] = [
-    Level {
-        name: "SERVICE",
-        kind: kind::METER,
-        a_year: 0.04,
-        median_minutes: 160.0,
-        staged: false,
-        summer_afternoons: false,
-    },
-    Level {
-        name: "TRANSFORMER",
-        kind: kind::TRANSFORMER,
-        a_year: 0.06,
-        median_minutes: 130.0,
-        staged: false,
-        summer_afternoons: true,
-    },
-    Level {
-        name: "LATERAL",
-        kind: kind::LATERAL,
-        a_year: 0.40,
-        median_minutes: 85.0,
-        staged: false,
-        summer_afternoons: true,
-    },
-    Level {
-        name: "CIRCUIT",
-        kind: kind::CIRCUIT,
-        a_year: 0.55,
-        median_minutes: 100.0,
-        staged: true,
-        summer_afternoons: false,
-    },
-    Level {
-        name: "SUBSTATION",
-        kind: kind::SUBSTATION,
-        a_year: 0.02,
-        median_minutes: 60.0,
-        staged: true,
-        summer_afternoons: false,
-    },
-];
+impl Level {
+    /// All levels, from the bottom up.
+    pub const ALL: [Self; 5] = [Self::Service, Self::Transformer, Self::Lateral, Self::Circuit, Self::Substation];
+
+    /// As in OUTAGE_LEVEL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "SERVICE",
+            Self::Transformer => "TRANSFORMER",
+            Self::Lateral => "LATERAL",
+            Self::Circuit => "CIRCUIT",
+            Self::Substation => "SUBSTATION",
+        }
+    }
+
+    const fn kind(self) -> u64 {
+        match self {
+            Self::Service => kind::METER,
+            Self::Transformer => kind::TRANSFORMER,
+            Self::Lateral => kind::LATERAL,
+            Self::Circuit => kind::CIRCUIT,
+            Self::Substation => kind::SUBSTATION,
+        }
+    }
+
+    /// Events a year, and the median of their minutes.
+    const fn rate(self) -> (f64, f64) {
+        match self {
+            Self::Service => (0.04, 160.0),
+            Self::Transformer => (0.06, 130.0),
+            Self::Lateral => (0.40, 85.0),
+            Self::Circuit => (0.55, 100.0),
+            Self::Substation => (0.02, 60.0),
+        }
+    }
+
+    /// Storms and heat: in summer three times as likely in the afternoon.
+    const fn on_summer_afternoons(self) -> bool {
+        matches!(self, Self::Transformer | Self::Lateral)
+    }
+}
 
 /// Why a meter is out: the fault of a node above it, or of its own service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// SERVICE, TRANSFORMER, LATERAL, CIRCUIT or SUBSTATION.
-    pub level: &'static str,
+    /// Where the fault lies.
+    pub level: Level,
     /// The node's number among those of its level, from zero.
     pub node: u32,
     /// When the power went.
     pub start: Timestamp,
     /// When this meter has it back.
     pub end: Timestamp,
+    /// What made it.
+    pub cause: Cause,
+}
+
+impl Fault {
+    /// One id for all meters that the fault puts out.
+    pub fn outage_id(&self) -> String {
+        format!("{}-{}-{}", self.level.as_str(), self.node + 1, self.start.0 / 1000)
+    }
+}
+
+/// What makes an outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The ordinary rates.
+    Ordinary,
+    /// Pinned for a demonstration.
+    Demo,
+    /// A storm of the scenario.
+    Storm,
+    /// A cascade of the scenario.
+    Cascade,
+}
+
+impl Cause {
+    /// As `truth` prints it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ORDINARY",
+            Self::Demo => "DEMO",
+            Self::Storm => "STORM",
+            Self::Cascade => "CASCADE",
+        }
+    }
+}
+
+/// How the transformers below come back.
+#[derive(Debug, Clone, Copy)]
+enum Restoration {
+    /// All at the end.
+    Together,
+    /// One after the other: switching first, repair last.
+    Staged,
+    /// Exponentially, with this mean, seconds.
+    Storm(f64),
 }
 
 /// One outage of one node, Unix seconds.
@@ -104,8 +154,10 @@ pub struct Fault {
 struct Event {
     start: i64,
     end: i64,
-    level: usize,
+    level: Level,
     node: u32,
+    restoration: Restoration,
+    cause: Cause,
 }
 
 /// What an interval means for one meter.
@@ -133,6 +185,11 @@ impl Disturbances {
         }
         self.0.binary_search_by_key(&meter, |disturbance| disturbance.meter).ok().map(|index| &self.0[index])
     }
+
+    /// All of them, by meter.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Disturbance)> {
+        self.0.iter().map(|disturbance| (disturbance.meter, disturbance))
+    }
 }
 
 /// The events of recent windows: making one asks every node.
@@ -143,17 +200,21 @@ pub(crate) struct Windows(BTreeMap<i64, Arc<[Event]>>);
 #[derive(Debug)]
 pub(crate) struct Outages {
     seed: u64,
+    zone: Zone,
     /// Nodes of each level.
     nodes: [u32; 5],
-    transformers_per_circuit: u32,
+    tree: Arc<Tree>,
     /// Meters by transformer: those of transformer `t` are `meters[starts[t]..starts[t + 1]]`.
     meters: Vec<u32>,
     starts: Vec<u32>,
+    /// Events that are there whatever the rates, by start.
+    given: Vec<Event>,
 }
 
 impl Outages {
     pub(crate) fn new(seed: u64, fleet: &Fleet) -> Self {
-        let transformers = fleet.transformers();
+        let tree = fleet.tree.clone();
+        let transformers = tree.transformers();
         let mut starts = vec![0u32; transformers as usize + 1];
         for meter in 0..fleet.len() {
             starts[fleet.place(meter).transformer as usize + 1] += 1;
@@ -168,136 +229,259 @@ impl Outages {
             meters[*slot as usize] = meter;
             *slot += 1;
         }
-        let per_circuit = fleet.transformers_per_circuit();
-        let laterals_per_circuit = per_circuit.div_ceil(TRANSFORMERS_PER_LATERAL);
-        let circuits = fleet.circuits();
-        Self {
-            seed,
-            nodes: [
-                fleet.len(),
-                transformers,
-                circuits * laterals_per_circuit,
-                circuits,
-                circuits.div_ceil(CIRCUITS_PER_SUBSTATION),
-            ],
-            transformers_per_circuit: per_circuit,
-            meters,
-            starts,
+        let nodes = [fleet.len(), transformers, tree.laterals(), tree.circuits(), tree.substations()];
+        Self { seed, zone: fleet.area().zone, nodes, tree, meters, starts, given: Vec::new() }
+    }
+
+    /// Adds what a scenario lets happen in a run that starts at `start`, seconds; `load` is the feeders' load then.
+    /// Assets that the fleet has not were refused before.
+    pub(crate) fn befall(&mut self, fleet: &Fleet, happenings: &Happenings, start: i64, load: impl Fn(i64) -> f64) {
+        for (index, storm) in happenings.storm.iter().enumerate() {
+            self.storm(fleet, index as u64, storm, start);
         }
+        for cascade in &happenings.cascade {
+            self.cascade(fleet, cascade, start, &load);
+        }
+        self.given.sort_by_key(|event| event.start);
+    }
+
+    /// Adds an outage of a transformer and one of a circuit to the run's first days, so that a demonstration has some.
+    pub(crate) fn demonstrate(&mut self, start: i64, length: i64) {
+        let draws = Key::new(self.seed, kind::REGION, 1).stream(stream::OUTAGE);
+        let length = length.min(7 * 86_400);
+        let mut pin = |level: Level, at: f64, hours: f64, restoration| {
+            let node = (draws.uniform(level as i64) * f64::from(self.nodes[level as usize])) as u32;
+            let start = start + (length as f64 * at) as i64;
+            let end = start + ((hours * 3600.0) as i64).min(length / 4);
+            self.given.push(Event { start, end, level, node, restoration, cause: Cause::Demo });
+        };
+        pin(Level::Transformer, 0.30, 3.0, Restoration::Together);
+        pin(Level::Circuit, 0.65, 2.0, Restoration::Staged);
+        self.given.sort_by_key(|event| event.start);
+    }
+
+    fn storm(&mut self, fleet: &Fleet, index: u64, storm: &Storm, start: i64) {
+        let start = start + seconds(&storm.start).unwrap_or_default();
+        let longest = ((storm.longest_days * 86_400.0) as i64).min(WINDOW);
+        for substation in 0..self.nodes[Level::Substation as usize] {
+            let named = storm.substations.iter().any(|id| id == fleet.substation_id(substation));
+            if !named && !storm.substations.is_empty() {
+                continue;
+            }
+            // One place fares worse than another: the share varies by substation around its mean.
+            let key = Key::new(self.seed, kind::SUBSTATION, u64::from(substation));
+            let local = key.stream(stream::STORM).uniform(index as i64);
+            let share = if storm.fraction <= 0.5 {
+                2.0 * storm.fraction * local
+            } else {
+                1.0 - 2.0 * (1.0 - storm.fraction) * local
+            };
+            for circuit in self.tree.circuits_of_substation(substation) {
+                let draws = Key::new(self.seed, kind::CIRCUIT, u64::from(circuit)).stream(stream::STORM);
+                if draws.uniform(2 * index as i64) >= share {
+                    continue;
+                }
+                // The logistic curve of a front that passes, cut at its ends.
+                let chance = 0.02 + 0.96 * draws.uniform(2 * index as i64 + 1);
+                let front = 0.5 + libm::log(chance / (1.0 - chance)) / 7.8;
+                let start = start + (front * storm.spread_hours * 3600.0) as i64;
+                self.given.push(Event {
+                    start,
+                    end: start + longest,
+                    level: Level::Circuit,
+                    node: circuit,
+                    restoration: Restoration::Storm(storm.restoration_hours * 3600.0),
+                    cause: Cause::Storm,
+                });
+            }
+        }
+    }
+
+    /// The rule is said in [`crate::scenario`].
+    fn cascade(&mut self, fleet: &Fleet, cascade: &Cascade, start: i64, load: &impl Fn(i64) -> f64) {
+        let Some((mut level, mut node)) = fleet.node_of_id(&cascade.asset) else { return };
+        let mut at = start + seconds(&cascade.start).unwrap_or_default();
+        let repair = ((cascade.repair_hours * 3600.0) as i64).min(WINDOW);
+        let draws = Key::new(self.seed, kind::REGION, 2).stream(stream::OUTAGE);
+        loop {
+            let siblings = self.siblings(level, node);
+            let mut failed = 1;
+            self.fail(level, node, at, repair);
+            for sibling in siblings.clone().filter(|sibling| *sibling != node) {
+                let left = siblings.len() as u32 - failed;
+                if load(at) * siblings.len() as f64 / f64::from(left) <= cascade.capacity {
+                    return;
+                }
+                at += 300 + (draws.uniform(at ^ i64::from(sibling)) * 600.0) as i64;
+                self.fail(level, sibling, at, repair);
+                failed += 1;
+            }
+            let Some(parent) = self.parent(level, node) else { return };
+            (level, node) = parent;
+        }
+    }
+
+    fn fail(&mut self, level: Level, node: u32, start: i64, repair: i64) {
+        let restoration = Restoration::Together;
+        self.given.push(Event { start, end: start + repair, level, node, restoration, cause: Cause::Cascade });
+    }
+
+    fn siblings(&self, level: Level, node: u32) -> Range<u32> {
+        match level {
+            Level::Service => node..node + 1,
+            Level::Transformer => self.tree.transformers_of_lateral(self.tree.lateral_of(node)),
+            Level::Lateral => {
+                let circuit = self.tree.circuit_of(self.tree.transformers_of_lateral(node).start);
+                self.tree.laterals_of_circuit(circuit)
+            }
+            Level::Circuit => self.tree.circuits_of_substation(self.tree.substation_of(node)),
+            Level::Substation => 0..self.tree.substations(),
+        }
+    }
+
+    fn parent(&self, level: Level, node: u32) -> Option<(Level, u32)> {
+        Some(match level {
+            Level::Service | Level::Substation => return None,
+            Level::Transformer => (Level::Lateral, self.tree.lateral_of(node)),
+            Level::Lateral => (Level::Circuit, self.tree.circuit_of(self.tree.transformers_of_lateral(node).start)),
+            Level::Circuit => (Level::Substation, self.tree.substation_of(node)),
+        })
     }
 
     /// The disturbed meters of [start, start + length), seconds.
     pub(crate) fn during(&self, start: i64, length: i64, windows: &mut Windows) -> Disturbances {
-        let mut found: BTreeMap<u32, Disturbance> = BTreeMap::new();
-        let window = start.div_euclid(WINDOW);
-        for window in [window - 1, window] {
-            let events = windows.0.entry(window).or_insert_with(|| self.events(window)).clone();
-            let near = events.iter().filter(|event| event.start < start + length && event.end + PICK_UP > start);
-            for event in near {
-                self.apply(event, start, length, &mut found);
+        let mut found: Vec<Disturbance> = Vec::new();
+        self.near(start, start + length, PICK_UP, windows, |event| {
+            self.each_meter(event, |meter, fault| disturb(&mut found, meter, fault, (start, start + length)));
+        });
+        found.sort_by_key(|disturbance| disturbance.meter);
+        found.dedup_by(|later, first| {
+            let same = later.meter == first.meter;
+            if same {
+                if later.out > first.out {
+                    (first.out, first.fault) = (later.out, later.fault);
+                }
+                first.since = first.since.or(later.since);
             }
+            same
+        });
+        Disturbances(found.into())
+    }
+
+    /// Every outage of every meter that touches [start, end), seconds.
+    pub(crate) fn touching(&self, start: i64, end: i64, windows: &mut Windows, mut each: impl FnMut(u32, Fault)) {
+        self.near(start, end, 0, windows, |event| {
+            self.each_meter(event, |meter, fault| {
+                if fault.start.0 < end * 1000 && fault.end.0 > start * 1000 {
+                    each(meter, fault);
+                }
+            });
+        });
+    }
+
+    /// The events that may matter in [start, end), or up to `after` seconds after them.
+    fn near(&self, start: i64, end: i64, after: i64, windows: &mut Windows, mut each: impl FnMut(&Event)) {
+        let is_near = |event: &&Event| event.start < end && event.end + after > start;
+        for window in start.div_euclid(WINDOW) - 1..=(end - 1).div_euclid(WINDOW) {
+            let events = windows.0.entry(window).or_insert_with(|| self.events(window)).clone();
+            events.iter().filter(is_near).for_each(&mut each);
         }
+        self.given.iter().take_while(|event| event.start < end).filter(is_near).for_each(&mut each);
         while windows.0.len() > 64 {
             windows.0.pop_first();
         }
-        Disturbances(found.into_values().collect())
     }
 
     fn events(&self, window: i64) -> Arc<[Event]> {
         let mut events = Vec::new();
-        for (level, rules) in LEVELS.iter().enumerate() {
-            let chance = rules.a_year * 28.0 / 365.25;
-            for node in 0..self.nodes[level] {
-                let key = Key::new(self.seed, rules.kind, u64::from(node));
+        for level in Level::ALL {
+            let (a_year, median_minutes) = level.rate();
+            let chance = a_year * 28.0 / 365.25;
+            for node in 0..self.nodes[level as usize] {
+                let key = Key::new(self.seed, level.kind(), u64::from(node));
                 let draws = key.stream(stream::OUTAGE);
                 if draws.uniform(window) >= chance {
                     continue;
                 }
                 let details = key.stream(stream::OUTAGE + 1);
                 let mut start = window * WINDOW + (details.uniform(4 * window) * WINDOW as f64) as i64;
-                if rules.summer_afternoons {
-                    start = towards_the_afternoon(start, details.uniform(4 * window + 1));
+                if level.on_summer_afternoons() {
+                    start = towards_the_afternoon(self.zone, start, details.uniform(4 * window + 1));
                 }
-                let minutes = rules.median_minutes * libm::exp(0.8 * details.gaussian(4 * window + 2));
+                let minutes = median_minutes * libm::exp(0.8 * details.gaussian(4 * window + 2));
                 let end = start + ((minutes * 60.0) as i64).clamp(60, WINDOW);
-                events.push(Event { start, end, level, node });
+                let restoration = match level {
+                    Level::Circuit | Level::Substation => Restoration::Staged,
+                    _ => Restoration::Together,
+                };
+                events.push(Event { start, end, level, node, restoration, cause: Cause::Ordinary });
             }
         }
         events.into()
     }
 
-    fn apply(&self, event: &Event, start: i64, length: i64, found: &mut BTreeMap<u32, Disturbance>) {
-        let level = &LEVELS[event.level];
-        let mut disturb = |meter: u32, end: i64| {
-            let fault = Fault {
-                level: level.name,
-                node: event.node,
-                start: Timestamp::from_seconds(event.start),
-                end: Timestamp::from_seconds(end),
-            };
-            disturb(found, meter, fault, (event.start, end), (start, start + length));
+    /// Calls `each` with every meter below the event's node and what it sees of it.
+    fn each_meter(&self, event: &Event, mut each: impl FnMut(u32, Fault)) {
+        let fault = |end: i64| Fault {
+            level: event.level,
+            node: event.node,
+            start: Timestamp::from_seconds(event.start),
+            end: Timestamp::from_seconds(end),
+            cause: event.cause,
         };
-        if event.level == SERVICE {
-            return disturb(event.node, event.end);
+        if event.level == Level::Service {
+            return each(event.node, fault(event.end));
         }
-        let draws = Key::new(self.seed, level.kind, u64::from(event.node)).stream(stream::OUTAGE + 2);
-        for transformer in self.transformers_below(event) {
-            // The restoration order is drawn anew for each event.
-            let end = if level.staged {
-                let order = draws.uniform(event.start ^ i64::from(transformer) << 34);
-                event.start + ((event.end - event.start) as f64 * (0.25 + 0.75 * order)) as i64
-            } else {
-                event.end
-            };
+        let draws = Key::new(self.seed, event.level.kind(), u64::from(event.node)).stream(stream::OUTAGE + 2);
+        for transformer in self.transformers_below(event.level, event.node) {
+            let fault = fault(restored(event, transformer, draws));
             let meters = self.starts[transformer as usize]..self.starts[transformer as usize + 1];
             for &meter in &self.meters[meters.start as usize..meters.end as usize] {
-                disturb(meter, end);
+                each(meter, fault);
             }
         }
     }
 
-    fn transformers_below(&self, event: &Event) -> Range<u32> {
-        let per_circuit = self.transformers_per_circuit;
-        let circuits = |first: u32, count: u32| first * per_circuit..(first + count) * per_circuit;
-        let range = match LEVELS[event.level].kind {
-            kind::TRANSFORMER => event.node..event.node + 1,
-            kind::LATERAL => {
-                let laterals = per_circuit.div_ceil(TRANSFORMERS_PER_LATERAL);
-                let circuit = circuits(event.node / laterals, 1);
-                let first = circuit.start + event.node % laterals * TRANSFORMERS_PER_LATERAL;
-                first..(first + TRANSFORMERS_PER_LATERAL).min(circuit.end)
+    fn transformers_below(&self, level: Level, node: u32) -> Range<u32> {
+        match level {
+            Level::Service => 0..0,
+            Level::Transformer => node..node + 1,
+            Level::Lateral => self.tree.transformers_of_lateral(node),
+            Level::Circuit => self.tree.transformers_of_circuit(node),
+            Level::Substation => {
+                let circuits = self.tree.circuits_of_substation(node);
+                self.tree.transformers_of_circuit(circuits.start).start
+                    ..self.tree.transformers_of_circuit(circuits.end - 1).end
             }
-            kind::CIRCUIT => circuits(event.node, 1),
-            _ => circuits(event.node * CIRCUITS_PER_SUBSTATION, CIRCUITS_PER_SUBSTATION),
-        };
-        range.start.min(self.nodes[1])..range.end.min(self.nodes[1])
+        }
     }
 }
 
-/// Adds what an outage of `meter` means for an interval; both are half-open, in seconds.
-fn disturb(
-    found: &mut BTreeMap<u32, Disturbance>,
-    meter: u32,
-    fault: Fault,
-    (from, to): (i64, i64),
-    (start, end): (i64, i64),
-) {
+/// When a transformer below the event's node has power again. The order is drawn anew for each event.
+fn restored(event: &Event, transformer: u32, draws: Stream) -> i64 {
+    let order = || draws.uniform(event.start ^ i64::from(transformer) << 34);
+    let length = event.end - event.start;
+    match event.restoration {
+        Restoration::Together => event.end,
+        Restoration::Staged => event.start + (length as f64 * (0.25 + 0.75 * order())) as i64,
+        Restoration::Storm(mean) => event.start + ((-mean * libm::log(1.0 - order())) as i64).clamp(60, length),
+    }
+}
+
+/// Adds what an outage of `meter` means for the interval [start, end), seconds.
+fn disturb(found: &mut Vec<Disturbance>, meter: u32, fault: Fault, (start, end): (i64, i64)) {
+    let (from, to) = (fault.start.0 / 1000, fault.end.0 / 1000);
     let overlap = (to.min(end) - from.max(start)).max(0);
     let since = Some(start - to).filter(|since| (0..PICK_UP).contains(since) && to - from > 30 * 60);
-    if overlap == 0 && since.is_none() {
-        return;
+    if overlap > 0 || since.is_some() {
+        let out = overlap as f64 / (end - start) as f64;
+        found.push(Disturbance { meter, out, since, fault });
     }
-    let out = overlap as f64 / (end - start) as f64;
-    let known = found.entry(meter).or_insert(Disturbance { meter, out: 0.0, since: None, fault });
-    if out > known.out {
-        (known.out, known.fault) = (out, fault);
-    }
-    known.since = known.since.or(since);
 }
 
 /// Moves a third of the summer's events into 14-20 h local time, which makes that hour three times as likely as another.
-fn towards_the_afternoon(start: i64, chance: f64) -> i64 {
-    let local = start + us_central_offset_seconds(Timestamp::from_seconds(start));
+fn towards_the_afternoon(zone: Zone, start: i64, chance: f64) -> i64 {
+    let local = zone.local_seconds(Timestamp::from_seconds(start));
     let summer = (5..=9).contains(&Timestamp::from_seconds(local).date().month);
     let second = local.rem_euclid(86_400);
     if !summer || chance >= 1.0 / 3.0 || (14 * 3600..20 * 3600).contains(&second) {
@@ -309,20 +493,24 @@ fn towards_the_afternoon(start: i64, chance: f64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::SERVICE_AREAS;
+    use crate::{area::SERVICE_AREAS, fleet::Shape};
+
+    fn fleet(meters: u32) -> Fleet {
+        Fleet::new(5, meters, &SERVICE_AREAS[0], [70, 20, 10], Shape::default())
+    }
 
     #[test]
     fn a_year_has_the_interruptions_and_minutes_that_utilities_report() {
-        let fleet = Fleet::new(5, 60_000, &SERVICE_AREAS[0]);
+        let fleet = fleet(60_000);
         let outages = Outages::new(5, &fleet);
         let mut interruptions = 0u64;
         let mut seconds = 0.0;
         for window in 710..723 {
             for event in outages.events(window).iter() {
-                let mut found = BTreeMap::new();
-                outages.apply(event, event.start, event.end - event.start, &mut found);
-                interruptions += found.len() as u64;
-                seconds += found.values().map(|one| one.out * (event.end - event.start) as f64).sum::<f64>();
+                outages.each_meter(event, |_, fault| {
+                    interruptions += 1;
+                    seconds += (fault.end.0 - fault.start.0) as f64 / 1000.0;
+                });
             }
         }
         let years = 13.0 * 28.0 / 365.25;
@@ -334,7 +522,7 @@ mod tests {
 
     #[test]
     fn an_interval_is_the_same_whether_windows_are_known_or_not_and_neighbours_fail_together() {
-        let fleet = Fleet::new(5, 2_000, &SERVICE_AREAS[0]);
+        let fleet = fleet(2_000);
         let outages = Outages::new(5, &fleet);
         let mut windows = Windows::default();
         let (mut together, mut out) = (0, 0);
@@ -353,5 +541,51 @@ mod tests {
             }
         }
         assert!(out > 100 && together * 10 >= out * 8, "{together} of {out} neighbours");
+    }
+
+    #[test]
+    fn a_storm_hits_its_share_of_the_circuits_and_lets_go_exponentially() {
+        let fleet = fleet(60_000);
+        let mut outages = Outages::new(5, &fleet);
+        let storm = Storm {
+            start: "1d".into(),
+            fraction: 0.8,
+            restoration_hours: 72.0,
+            spread_hours: 6.0,
+            longest_days: 10.0,
+            substations: vec![],
+        };
+        let start = 1_772_323_200;
+        outages.befall(&fleet, &Happenings { storm: vec![storm], ..Happenings::default() }, start, |_| 0.5);
+        let share_out = |hours: i64| {
+            let during = outages.during(start + 86_400 + hours * 3600, 900, &mut Windows::default());
+            during.0.iter().filter(|one| one.fault.cause == Cause::Storm && one.out == 1.0).count() as f64 / 60_000.0
+        };
+        let before = share_out(-1);
+        let all = share_out(7);
+        assert!(before == 0.0 && (0.6..0.95).contains(&all), "{before} {all}");
+        // Hurricane Beryl: .72 of them were still out after a day.
+        let day = share_out(7 + 24) / all;
+        assert!((0.65..0.79).contains(&day), "{day}");
+        assert_eq!(share_out(11 * 24), 0.0);
+    }
+
+    #[test]
+    fn a_cascade_spreads_where_the_load_is_high_and_stops_where_it_is_low() {
+        let fleet = fleet(20_000);
+        let failed = |load: f64, asset: &str| {
+            let mut outages = Outages::new(5, &fleet);
+            let cascade = Cascade { start: "1d".into(), asset: asset.into(), repair_hours: 4.0, capacity: 1.0 };
+            let happenings = Happenings { cascade: vec![cascade], ..Happenings::default() };
+            outages.befall(&fleet, &happenings, 1_772_323_200, |_| load);
+            outages.given
+        };
+        assert_eq!(failed(0.5, fleet.circuit_id(0)).len(), 1, "three circuits carry what four did");
+        let wide = failed(0.95, fleet.circuit_id(0));
+        assert!(wide.len() > 4, "all circuits of the substation, then the substation: {}", wide.len());
+        assert!(wide.iter().any(|event| event.level == Level::Substation));
+        assert!(wide.windows(2).all(|pair| pair[0].start <= pair[1].start), "one after the other");
+        let up = failed(0.97, fleet.transformer_id(3));
+        assert!(up.iter().any(|event| event.level == Level::Lateral), "from the transformer up");
     }
 }

@@ -3,19 +3,25 @@
 use std::ops::Range;
 
 use flux_schemas::{
-    codec::schema_fingerprint,
     reading::Reading,
+    row::{Cell, Row, Table},
     run::{RunId, RunSpec},
-    source::Partition,
+    source::{Partition, partition_of_key},
     time::Timestamp,
 };
 
 use crate::{
-    comms::{Comms, Loss},
-    emission::{EMISSION_VERSION, Pattern},
-    fleet::{Fleet, SERVICE_AREAS, ServiceArea},
+    area::{ServiceArea, parse_segments},
+    assets::Assets,
+    comms::{Comms, Fate, Loss},
+    emission::{EMISSION_VERSION, Emit, Kind, Pattern, Rows},
+    fleet::{Fleet, Shape},
     golden,
-    model::{BaseUnit, Context, LoadModel, MODEL_VERSION, Model},
+    grid::Grid,
+    model::{BaseUnit, Conditions, Context, Contexts, LoadModel, MODEL_VERSION, Model},
+    noise::{Key, stream},
+    outage::Fault,
+    scenario::Happenings,
 };
 
 /// Interval lengths a meter reads at, minutes.
@@ -28,8 +34,16 @@ pub const METERS: std::ops::RangeInclusive<u32> = 10..=600_000;
 pub struct Request {
     /// Seed.
     pub seed: u64,
+    /// Service area.
+    pub area: &'static ServiceArea,
+    /// Percent of homes, shops and plants.
+    pub segments: [u32; 3],
     /// Meters, [`METERS`].
     pub meters: u32,
+    /// Nodes above them.
+    pub shape: Shape,
+    /// Somebody's own fleet, instead of the four above.
+    pub assets: Option<Assets>,
     /// Interval length, one of [`INTERVAL_MINUTES`].
     pub interval_minutes: u32,
     /// First interval's start; rounded down to the interval grid.
@@ -40,6 +54,22 @@ pub struct Request {
     pub pattern: Pattern,
     /// Load model.
     pub load: LoadModel,
+    /// Missed readings arrive later or are estimated.
+    pub backfill: bool,
+    /// Some readings are sent twice.
+    pub duplicates: bool,
+    /// Readings of an outage arrive after it.
+    pub after_restore: bool,
+    /// Outages are pinned into the first days.
+    pub demo_events: bool,
+    /// Share of the readings whose voltage is outside 114 to 126 V.
+    pub voltage_anomaly_rate: f64,
+    /// What befalls the grid.
+    pub happenings: Happenings,
+    /// Readings have the wide columns.
+    pub wide: bool,
+    /// Events and assets are emitted too.
+    pub events: bool,
 }
 
 /// Why a spec makes no run for this binary.
@@ -49,7 +79,7 @@ pub enum Error {
     #[error("{field} is {value}; {rule}")]
     Field {
         /// RunSpec field or request setting.
-        field: &'static str,
+        field: String,
         /// What it says.
         value: String,
         /// What is allowed.
@@ -72,21 +102,52 @@ pub enum Error {
     },
 }
 
-fn field(field: &'static str, value: &dyn std::fmt::Display, rule: impl Into<String>) -> Error {
-    Error::Field { field, value: value.to_string(), rule: rule.into() }
+fn field(field: impl Into<String>, value: &dyn std::fmt::Display, rule: impl Into<String>) -> Error {
+    Error::Field { field: field.into(), value: value.to_string(), rule: rule.into() }
 }
 
 impl Request {
+    /// A synthetic fleet of the default area, 15-minute readings, nothing special.
+    pub fn new(seed: u64, meters: u32, start: Timestamp, end: Option<Timestamp>) -> Self {
+        let area = &crate::area::SERVICE_AREAS[0];
+        Self {
+            seed,
+            area,
+            segments: area.segments,
+            meters,
+            shape: Shape::default(),
+            assets: None,
+            interval_minutes: 15,
+            start,
+            end,
+            pattern: Pattern::Uniform,
+            load: LoadModel::Documented(BaseUnit::PerReading),
+            backfill: false,
+            duplicates: false,
+            after_restore: false,
+            demo_events: false,
+            voltage_anomaly_rate: Conditions::default().voltage_anomaly_rate,
+            happenings: Happenings::default(),
+            wide: false,
+            events: false,
+        }
+    }
+
     /// The spec of this request, once the Kafka side is known.
     ///
     /// # Errors
     /// [`Error::Field`] names the setting that is out of range: ask for something else.
-    pub fn spec(&self, run_id: RunId, topic: TopicOfRun, shards: i32) -> Result<RunSpec, Error> {
+    pub fn spec(&self, run_id: RunId, topics: TopicsOfRun, shards: i32) -> Result<RunSpec, Error> {
         let seconds = self.interval_minutes * 60;
         if !INTERVAL_MINUTES.contains(&self.interval_minutes) {
             return Err(field("interval", &format!("{} min", self.interval_minutes), "use 5, 15, 30 or 60 minutes"));
         }
+        if !(0.0..=0.02).contains(&self.voltage_anomaly_rate) {
+            return Err(field("voltage_anomaly_rate", &self.voltage_anomaly_rate, "use 0 to 0.02"));
+        }
         let index = |at: Timestamp| at.0.div_euclid(i64::from(seconds) * 1000);
+        let [homes, shops, plants] = self.segments;
+        let meters = self.assets.as_ref().map_or(self.meters, Assets::meters);
         let spec = RunSpec {
             run_id,
             seed: self.seed as i64,
@@ -94,42 +155,102 @@ impl Request {
             model_version: MODEL_VERSION,
             golden_hash: golden::hash().into(),
             base_unit: self.load.base_unit().as_str().into(),
-            service_area: SERVICE_AREAS[0].name.into(),
-            meters: i32::try_from(self.meters).unwrap_or(i32::MAX),
+            service_area: self.area.name.into(),
+            segments: format!("{homes}/{shops}/{plants}"),
+            meters: i32::try_from(meters).unwrap_or(i32::MAX),
+            transformers: self.shape.transformers as i32,
+            circuits: self.shape.circuits as i32,
+            substations: self.shape.substations as i32,
+            assets_hash: self.assets.as_ref().map(Assets::hash).unwrap_or_default(),
             interval_seconds: seconds as i32,
             first_interval: index(self.start),
             end_interval: self.end.map(index),
             pattern: self.pattern.as_str().into(),
+            backfill: self.backfill,
+            duplicates: self.duplicates,
+            after_restore: self.after_restore,
+            demo_events: self.demo_events,
+            voltage_anomaly_ppm: (self.voltage_anomaly_rate * 1e6).round() as i32,
+            scenario: self.happenings.to_spec(),
+            wide: self.wide,
+            events: self.events,
             emission_version: EMISSION_VERSION,
-            topic: topic.name,
-            cluster_id: topic.cluster_id,
-            topic_id: topic.topic_id,
-            partitions: topic.partitions,
+            cluster_id: topics.cluster_id,
+            topic: topics.readings.name,
+            topic_id: topics.readings.id,
+            events_topic: topics.events.name,
+            events_topic_id: topics.events.id,
+            assets_topic: topics.assets.name,
+            assets_topic_id: topics.assets.id,
+            partitions: topics.partitions,
             shards,
-            schema_fingerprint: schema_fingerprint(),
+            schema_fingerprint: Table::readings().fingerprint(if self.wide {
+                Table::readings().columns.len()
+            } else {
+                Table::readings().narrow
+            }),
         };
         check(&spec)?;
         Ok(spec)
     }
 }
 
-/// The readings topic as it exists.
-#[derive(Debug, Clone)]
+/// A topic as it exists.
+#[derive(Debug, Clone, Default)]
 pub struct TopicOfRun {
     /// Name.
     pub name: String,
+    /// UUID.
+    pub id: String,
+}
+
+/// The topics of a run.
+#[derive(Debug, Clone, Default)]
+pub struct TopicsOfRun {
     /// Cluster id.
     pub cluster_id: String,
-    /// Topic UUID.
-    pub topic_id: String,
-    /// Partition count.
+    /// Partition count, of each.
     pub partitions: i32,
+    /// Readings.
+    pub readings: TopicOfRun,
+    /// Events; empty without.
+    pub events: TopicOfRun,
+    /// Assets; empty without.
+    pub assets: TopicOfRun,
+}
+
+impl TopicsOfRun {
+    /// Of a run that is in no Kafka.
+    pub fn none() -> Self {
+        Self { partitions: 1, readings: TopicOfRun { name: "none".into(), id: String::new() }, ..Self::default() }
+    }
+}
+
+/// What a spec says, read.
+struct Checked {
+    pattern: Pattern,
+    load: LoadModel,
+    area: &'static ServiceArea,
+    segments: [u32; 3],
+    shape: Shape,
+    happenings: Happenings,
 }
 
 /// Every rule of a spec, in one place.
-fn check(spec: &RunSpec) -> Result<(Pattern, LoadModel, &'static ServiceArea), Error> {
+fn check(spec: &RunSpec) -> Result<Checked, Error> {
     if !u32::try_from(spec.meters).is_ok_and(|meters| METERS.contains(&meters)) {
         return Err(field("meters", &spec.meters, format!("use {} to {}", METERS.start(), METERS.end())));
+    }
+    let mut below = (spec.meters, "meters");
+    for (name, count) in
+        [("transformers", spec.transformers), ("circuits", spec.circuits), ("substations", spec.substations)]
+    {
+        if count < 0 || count > below.0 {
+            return Err(field(name, &count, format!("use 1 to the number of {}, {}", below.1, below.0)));
+        }
+        if count > 0 {
+            below = (count, name);
+        }
     }
     if !INTERVAL_MINUTES.iter().any(|minutes| minutes * 60 == spec.interval_seconds as u32) {
         return Err(field("interval_seconds", &spec.interval_seconds, "use 300, 900, 1800 or 3600"));
@@ -156,11 +277,25 @@ fn check(spec: &RunSpec) -> Result<(Pattern, LoadModel, &'static ServiceArea), E
         .ok_or_else(|| field("base_unit", &spec.base_unit, "use per_reading or per_hour"))?;
     let load = LoadModel::parse(&spec.model, base_unit)
         .ok_or_else(|| field("model", &spec.model, "use documented or utility"))?;
-    let area = SERVICE_AREAS.iter().find(|area| area.name == spec.service_area).ok_or_else(|| {
-        let names: Vec<_> = SERVICE_AREAS.iter().map(|area| area.name).collect();
-        field("service_area", &spec.service_area, format!("this version knows: {}", names.join(", ")))
-    })?;
-    Ok((pattern, load, area))
+    let area =
+        ServiceArea::parse(&spec.service_area).map_err(|rule| field("service_area", &spec.service_area, rule))?;
+    let segments = parse_segments(&spec.segments).map_err(|rule| field("segments", &spec.segments, rule))?;
+    let happenings = Happenings::from_spec(&spec.scenario).map_err(|error| field("scenario", &spec.scenario, error))?;
+    happenings.check().map_err(|(name, value, rule)| field(format!("scenario {name}"), &value, rule))?;
+    let can_lose = pattern.reporting_share() < 1.0 || !happenings.comms_outage.is_empty();
+    if spec.backfill && !can_lose {
+        let rule = format!(
+            "pattern {} loses nothing that could arrive later; drop it, or use partial or degraded",
+            spec.pattern
+        );
+        return Err(field("backfill", &"on", rule));
+    }
+    let shape = Shape {
+        transformers: spec.transformers as u32,
+        circuits: spec.circuits as u32,
+        substations: spec.substations as u32,
+    };
+    Ok(Checked { pattern, load, area, segments, shape, happenings })
 }
 
 /// A validated run.
@@ -169,18 +304,35 @@ pub struct Run {
     spec: RunSpec,
     fleet: Fleet,
     model: Model,
+    grid: Grid,
     pattern: Pattern,
     comms: Comms,
     partitions: Vec<Partition>,
 }
 
+/// The meters that are out in an interval, and why.
+#[derive(Debug)]
+pub struct Out(Vec<(u32, Fault)>);
+
+impl Out {
+    /// Why `meter` is out, if it is.
+    pub fn get(&self, meter: u32) -> Option<&Fault> {
+        let index = self.0.binary_search_by_key(&meter, |(meter, _)| *meter).ok()?;
+        Some(&self.0[index].1)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Fault)> {
+        self.0.iter().map(|(meter, fault)| (*meter, fault))
+    }
+}
+
 impl Run {
-    /// Builds what the spec describes.
+    /// Builds what the spec describes. `assets` is the fleet that its hash stands for, where it is not synthetic.
     ///
     /// # Errors
     /// [`Error`] when this binary cannot make the run's rows: it must neither resume nor judge it.
-    pub fn new(spec: RunSpec) -> Result<Self, Error> {
-        let (pattern, load, area) = check(&spec)?;
+    pub fn new(spec: RunSpec, assets: Option<Assets>) -> Result<Self, Error> {
+        let Checked { pattern, load, area, segments, shape, happenings } = check(&spec)?;
         if spec.model_version != MODEL_VERSION || spec.golden_hash != golden::hash() {
             return Err(Error::Golden {
                 run: spec.run_id,
@@ -189,19 +341,55 @@ impl Run {
                 ours: golden::hash().into(),
             });
         }
-        if spec.schema_fingerprint != schema_fingerprint() {
+        let fingerprint = Table::readings().fingerprint(spec.width());
+        if spec.schema_fingerprint != fingerprint {
             return Err(field(
                 "schema_fingerprint",
                 &spec.schema_fingerprint,
-                format!("this binary writes {}", schema_fingerprint()),
+                format!("this binary writes {fingerprint}"),
             ));
         }
+        let theirs = assets.as_ref().map(Assets::hash).unwrap_or_default();
+        if spec.assets_hash != theirs {
+            let rule = format!(
+                "the run was started with the lists whose hash is {:?}: give the same fleet.* files",
+                spec.assets_hash
+            );
+            return Err(field("fleet.meters", &format!("a fleet with hash {theirs:?}"), rule));
+        }
         let seed = spec.seed as u64;
-        let fleet = Fleet::new(seed, spec.meters as u32, area);
-        let model = Model::new(seed, &fleet, spec.interval_seconds, load);
+        let fleet = match assets {
+            Some(assets) => Fleet::of_assets(assets, area),
+            None => Fleet::new(seed, spec.meters as u32, area, segments, shape),
+        };
+        for (index, cascade) in happenings.cascade.iter().enumerate() {
+            if fleet.node_of_id(&cascade.asset).is_none() {
+                let rule = format!("the fleet has no such asset; its first transformer is {}", fleet.transformer_id(0));
+                return Err(field(format!("scenario cascade[{index}].asset"), &cascade.asset, rule));
+            }
+        }
+        for (index, storm) in happenings.storm.iter().enumerate() {
+            let unknown = |id: &&String| !matches!(fleet.node_of_id(id), Some((crate::outage::Level::Substation, _)));
+            if let Some(id) = storm.substations.iter().find(unknown) {
+                let rule = format!("the fleet has no such substation; its first is {}", fleet.substation_id(0));
+                return Err(field(format!("scenario storm[{index}].substations"), id, rule));
+            }
+        }
+        let interval_ms = i64::from(spec.interval_seconds) * 1000;
+        let start = Timestamp(spec.first_interval * interval_ms);
+        let length = spec.end_interval.map_or(i64::MAX, |end| (end - spec.first_interval) * interval_ms / 1000);
+        let comms = Comms::new(seed, fleet.len(), interval_ms, pattern, spec.backfill, &happenings, start);
+        let conditions = Conditions {
+            voltage_anomaly_rate: f64::from(spec.voltage_anomaly_ppm) / 1e6,
+            happenings,
+            start,
+            demo_events: spec.demo_events.then_some(length),
+        };
+        let model = Model::new(seed, &fleet, spec.interval_seconds, load, &conditions);
+        let collectors = comms.collector(fleet.len() - 1) + 1;
+        let grid = Grid::new(seed, &fleet, collectors);
         let partitions = fleet.partitions(spec.partitions);
-        let comms = Comms::new(seed, fleet.len(), i64::from(spec.interval_seconds) * 1000, pattern);
-        Ok(Self { spec, fleet, model, pattern, comms, partitions })
+        Ok(Self { spec, fleet, model, grid, pattern, comms, partitions })
     }
 
     /// The spec it was built from.
@@ -214,6 +402,11 @@ impl Run {
         self.spec.run_id
     }
 
+    /// Seed.
+    pub fn seed(&self) -> u64 {
+        self.spec.seed as u64
+    }
+
     /// The meters.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
@@ -224,9 +417,48 @@ impl Run {
         &self.model
     }
 
+    /// What stands above the meters, and where.
+    pub fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
     /// The emission pattern.
     pub fn pattern(&self) -> Pattern {
         self.pattern
+    }
+
+    pub(crate) fn comms(&self) -> &Comms {
+        &self.comms
+    }
+
+    /// Whether readings have the wide columns.
+    pub fn is_wide(&self) -> bool {
+        self.spec.wide
+    }
+
+    /// Whether events and assets are emitted.
+    pub fn has_events(&self) -> bool {
+        self.spec.events
+    }
+
+    /// Whether missed readings arrive later.
+    pub fn has_backfill(&self) -> bool {
+        self.spec.backfill
+    }
+
+    /// Whether readings are sent twice.
+    pub fn has_copies(&self) -> bool {
+        self.spec.duplicates
+    }
+
+    /// Whether readings of an outage arrive after it.
+    pub fn after_restore(&self) -> bool {
+        self.spec.after_restore
+    }
+
+    /// Whether every reading that is emitted is on time, once, and nothing else is emitted.
+    pub fn is_plain(&self) -> bool {
+        !(self.has_backfill() || self.has_copies() || self.after_restore() || self.has_events())
     }
 
     /// First interval index.
@@ -234,9 +466,19 @@ impl Run {
         self.spec.first_interval
     }
 
+    /// First arrival bucket: that of the assets, where there are any.
+    pub fn first_bucket(&self) -> i64 {
+        self.first_interval() - i64::from(self.has_events())
+    }
+
     /// First interval index after the run; `None` while it is open-ended.
     pub fn end_interval(&self) -> Option<i64> {
         self.spec.end_interval
+    }
+
+    /// Whether the run has readings of this interval.
+    pub fn contains(&self, interval: i64) -> bool {
+        interval >= self.first_interval() && self.end_interval().is_none_or(|end| interval < end)
     }
 
     /// Interval length, ms.
@@ -244,28 +486,127 @@ impl Run {
         i64::from(self.spec.interval_seconds) * 1000
     }
 
-    /// Readings that the finished run emits; `None` while it is open-ended.
+    /// Readings of the finished run, each counted once; `None` while it is open-ended.
     pub fn readings(&self) -> Option<u64> {
-        Some(self.rows(0..self.fleet.len(), self.spec.first_interval..self.spec.end_interval?))
+        let intervals = self.first_interval()..self.end_interval()?;
+        if self.has_backfill() {
+            return Some((intervals.end - intervals.start) as u64 * u64::from(self.fleet.len()));
+        }
+        Some(self.rows(0..self.fleet.len(), intervals))
     }
 
-    /// Whether the reading of (meter, interval) reaches the head-end; what does not is never emitted.
+    /// Whether the reading of (meter, interval) reaches the head-end on time.
     pub fn reports(&self, meter: u32, interval: i64) -> bool {
         self.loss(meter, interval).is_none()
     }
 
-    /// What loses the reading of (meter, interval) on its way, if anything does.
+    /// Whether everything reaches the head-end.
+    pub fn is_lossless(&self) -> bool {
+        self.comms.is_lossless()
+    }
+
+    /// What keeps the reading of (meter, interval) on its way, if anything does.
     pub fn loss(&self, meter: u32, interval: i64) -> Option<Loss> {
         self.comms.loss(meter, self.comms.block(interval))
     }
 
-    /// Readings of some meters in some intervals that are emitted.
+    pub(crate) fn loss_in_block(&self, meter: u32, block: i64) -> Option<Loss> {
+        self.comms.loss(meter, block)
+    }
+
+    /// The block of interval `k`: its readings share their fate.
+    pub fn block(&self, k: i64) -> i64 {
+        self.comms.block(k)
+    }
+
+    /// The run's intervals of a block.
+    pub fn intervals_of_block(&self, block: i64) -> Range<i64> {
+        let (from, to) = (self.comms.first_interval(block), self.comms.first_interval(block + 1));
+        from.max(self.first_interval())..self.end_interval().map_or(to, |end| to.min(end))
+    }
+
+    /// The bucket of an arrival.
+    pub fn bucket_of(&self, arrival: i64) -> i64 {
+        arrival.div_euclid(self.interval_ms()) - 1
+    }
+
+    /// The collector of a meter.
+    pub fn collector(&self, meter: u32) -> u32 {
+        self.comms.collector(meter)
+    }
+
+    pub(crate) fn hops(&self, meter: u32) -> i64 {
+        self.comms.hops(meter)
+    }
+
+    /// The meters that are out in an interval.
+    pub fn out(&self, interval: i64, contexts: &mut Contexts) -> Out {
+        if self.is_plain() {
+            return Out(Vec::new());
+        }
+        Out(self.model.meters_out(contexts.get(&self.model, interval)).collect())
+    }
+
+    /// A reading that arrives on time.
+    #[inline]
+    pub fn on_time(&self, meter: u32, interval: i64) -> Emit {
+        Emit { arrival: self.arrival(meter, interval), interval, meter, kind: Kind::Reading }
+    }
+
+    /// The rows of a reading, without its copy. `out` says why the meter is without power, if it is.
+    pub fn outcome(&self, meter: u32, interval: i64, out: Option<&Fault>) -> Rows {
+        let emit = |arrival, kind| Emit { arrival, interval, meter, kind };
+        if let Some(fault) = out.filter(|_| self.after_restore()) {
+            return Rows::one(emit(self.after_fault(meter, interval, fault), Kind::Late));
+        }
+        // A block's readings are delivered oldest first, one a second.
+        let turn = || 1000 * (interval - self.comms.first_interval(self.block(interval)));
+        match self.fate(meter, interval) {
+            Fate::OnTime => Rows::one(self.on_time(meter, interval)),
+            Fate::Lost(_) => Rows::default(),
+            Fate::Late { at, .. } => Rows::one(emit(at + turn(), Kind::Late)),
+            // That a meter is out is known without it: no estimate.
+            Fate::Revised { at, .. } if out.is_some() => Rows::one(emit(at + turn(), Kind::Late)),
+            Fate::Revised { estimated, at, .. } => {
+                Rows::two(emit(estimated + turn(), Kind::Estimate), emit(at + turn(), Kind::Revised))
+            }
+            Fate::Estimated { estimated, .. } => Rows::one(emit(estimated + turn(), Kind::Estimate)),
+        }
+    }
+
+    /// When a reading of an outage arrives after it: from one to thirty minutes later, by collector, twenty intervals of a
+    /// meter a second.
+    fn after_fault(&self, meter: u32, interval: i64, fault: &Fault) -> i64 {
+        let key = Key::new(self.seed(), crate::fleet::kind::COLLECTOR, u64::from(self.collector(meter)) + 1);
+        let turn = key.stream(stream::MESH).uniform(fault.start.0 / 1000);
+        let drained = 50 * (interval - fault.start.0.div_euclid(self.interval_ms())).max(0);
+        let restored = fault.end.0 + 60_000 + (turn * 1_740_000.0) as i64 + drained;
+        restored.max((interval + 1) * self.interval_ms())
+    }
+
+    /// The copy of a reading that arrives on time, if it is sent again.
+    pub fn copy(&self, meter: u32, interval: i64) -> Option<Emit> {
+        let delay = self.pattern.copy_delay(self.seed(), meter, interval).filter(|_| self.has_copies())?;
+        let arrival = self.arrival(meter, interval) + delay;
+        Some(Emit { arrival, interval, meter, kind: Kind::Copy })
+    }
+
+    /// Every row of a reading.
+    pub fn variants(&self, meter: u32, interval: i64, contexts: &mut Contexts, mut each: impl FnMut(Emit)) {
+        let out = if self.is_plain() { None } else { self.model.fault(meter, contexts.get(&self.model, interval)) };
+        let rows = self.outcome(meter, interval, out.as_ref());
+        rows.iter().copied().for_each(&mut each);
+        if rows.iter().any(|row| row.kind == Kind::Reading) {
+            self.copy(meter, interval).into_iter().for_each(each);
+        }
+    }
+
+    /// How many readings of these meters arrive on time.
     pub fn rows(&self, meters: impl Iterator<Item = u32> + Clone, intervals: Range<i64>) -> u64 {
         if self.comms.is_lossless() {
-            return (intervals.end - intervals.start).max(0) as u64 * meters.count() as u64;
+            return meters.count() as u64 * (intervals.end - intervals.start).max(0) as u64;
         }
-        let mut rows = 0;
-        let mut from = intervals.start;
+        let (mut rows, mut from) = (0, intervals.start);
         while from < intervals.end {
             let block = self.comms.block(from);
             let to = self.comms.first_interval(block + 1).min(intervals.end);
@@ -291,9 +632,41 @@ impl Run {
         (0..self.fleet.len()).filter(|meter| self.shard(*meter) == shard).collect()
     }
 
-    /// Arrival of the reading of (meter, interval), ms since the Unix epoch.
+    /// Number of assets.
+    pub fn assets(&self) -> u32 {
+        self.grid.len(&self.fleet)
+    }
+
+    /// ASSET_ID of asset number `index`.
+    pub fn asset_id(&self, index: u32) -> &str {
+        self.grid.id(&self.fleet, self.grid.asset(&self.fleet, index))
+    }
+
+    /// Partition of an asset.
+    pub fn partition_of_asset(&self, index: u32) -> Partition {
+        partition_of_key(self.asset_id(index).as_bytes(), self.spec.partitions)
+    }
+
+    /// The row of asset number `index`.
+    pub fn asset_cells<'a>(&'a self, index: u32, cells: &mut Vec<Cell<'a>>) {
+        let asset = self.grid.asset(&self.fleet, index);
+        let collector = match asset {
+            crate::grid::Asset::Meter(meter) => self.collector(meter),
+            _ => 0,
+        };
+        self.grid.cells(&self.fleet, asset, self.first_interval() * self.interval_ms(), collector, cells);
+    }
+
+    /// The assets of a shard, at the run's start.
+    pub(crate) fn grid_rows(&self, shard: i32, bucket: i64, rows: &mut Vec<Emit>) {
+        let arrival = (bucket + 1) * self.interval_ms();
+        let ours = (0..self.assets()).filter(|index| self.partition_of_asset(*index).0 % self.spec.shards == shard);
+        rows.extend(ours.map(|index| Emit { arrival, interval: 0, meter: index, kind: Kind::Asset }));
+    }
+
+    /// Arrival of the reading of (meter, interval) when nothing keeps it, ms since the Unix epoch.
     pub fn arrival(&self, meter: u32, interval: i64) -> i64 {
-        self.pattern.arrival(self.spec.seed as u64, meter, interval, self.interval_ms())
+        self.pattern.arrival(self.seed(), meter, interval, self.interval_ms())
     }
 
     /// The reading of one meter in the interval of `context`.
@@ -309,11 +682,16 @@ impl Run {
             circuit_id: self.fleet.circuit_id(place.circuit),
             substation_id: self.fleet.substation_id(place.substation),
             segment: place.segment,
-            service_area: self.fleet.service_area(),
+            service_area: self.fleet.area().name,
             is_outage: values.is_outage,
             quality: values.quality,
         }
     }
+}
+
+/// A row of the readings table.
+pub fn reading_row<'a>(cells: &'a [Cell<'a>]) -> Row<'a> {
+    Row { table: Table::readings(), cells }
 }
 
 #[cfg(test)]
@@ -322,23 +700,20 @@ pub(crate) mod tests {
 
     pub(crate) fn request(meters: u32, days: i64, pattern: Pattern) -> Request {
         let start = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
-        Request {
-            seed: 42,
-            meters,
-            interval_minutes: 15,
-            start,
-            end: Some(Timestamp(start.0 + days * 86_400_000)),
-            pattern,
-            load: LoadModel::Documented(BaseUnit::PerReading),
-        }
+        Request { pattern, ..Request::new(42, meters, start, Some(Timestamp(start.0 + days * 86_400_000))) }
     }
 
-    fn topic(partitions: i32) -> TopicOfRun {
-        TopicOfRun { name: "t".into(), cluster_id: "c".into(), topic_id: "i".into(), partitions }
+    fn topics(partitions: i32) -> TopicsOfRun {
+        let topic = |name: &str| TopicOfRun { name: name.into(), id: "i".into() };
+        TopicsOfRun { cluster_id: "c".into(), partitions, readings: topic("t"), events: topic("e"), assets: topic("a") }
+    }
+
+    pub(crate) fn run_of(request: &Request, partitions: i32, shards: i32) -> Run {
+        Run::new(request.spec(RunId(1), topics(partitions), shards).unwrap(), request.assets.clone()).unwrap()
     }
 
     pub(crate) fn run(meters: u32, days: i64, pattern: Pattern, partitions: i32, shards: i32) -> Run {
-        Run::new(request(meters, days, pattern).spec(RunId(1), topic(partitions), shards).unwrap()).unwrap()
+        run_of(&request(meters, days, pattern), partitions, shards)
     }
 
     #[test]
@@ -352,20 +727,43 @@ pub(crate) mod tests {
 
     #[test]
     fn a_wrong_request_names_the_setting() {
-        let spec = |request: Request| request.spec(RunId(1), topic(4), 4).unwrap_err().to_string();
+        let spec = |request: Request| request.spec(RunId(1), topics(4), 4).unwrap_err().to_string();
         let good = request(100, 7, Pattern::Uniform);
         assert!(
             spec(Request { interval_minutes: 10, ..good.clone() }).contains("interval is 10 min; use 5, 15, 30 or 60")
         );
         assert!(spec(Request { meters: 9, ..good.clone() }).contains("meters is 9; use 10 to 600000"));
         assert!(spec(Request { end: Some(good.start), ..good.clone() }).contains("end_interval"));
-        assert!(good.spec(RunId(1), topic(4), 5).unwrap_err().to_string().contains("shards is 5"));
+        assert!(
+            spec(Request { segments: [70, 20, 20], ..good.clone() })
+                .contains("segments is 70/20/20; they add up to 110")
+        );
+        assert!(
+            spec(Request { backfill: true, ..good.clone() }).contains("backfill is on; pattern uniform loses nothing")
+        );
+        let shape = Shape { transformers: 101, ..Shape::default() };
+        assert!(spec(Request { shape, ..good.clone() }).contains("transformers is 101; use 1 to the number of meters"));
+        assert!(good.spec(RunId(1), topics(4), 5).unwrap_err().to_string().contains("shards is 5"));
+    }
+
+    #[test]
+    fn a_scenario_that_names_an_asset_the_fleet_lacks_is_refused() {
+        let cascade = crate::scenario::Cascade {
+            start: "1d".into(),
+            asset: "XFMR-TGC-999999".into(),
+            repair_hours: 4.0,
+            capacity: 1.0,
+        };
+        let happenings = Happenings { cascade: vec![cascade], ..Happenings::default() };
+        let wrong = Request { happenings, ..request(100, 7, Pattern::Uniform) };
+        let error = Run::new(wrong.spec(RunId(1), topics(4), 4).unwrap(), None).unwrap_err().to_string();
+        assert!(error.contains("scenario cascade[0].asset is XFMR-TGC-999999; the fleet has no such asset"), "{error}");
     }
 
     #[test]
     fn another_generators_run_is_refused() {
-        let mut spec = request(100, 7, Pattern::Uniform).spec(RunId(1), topic(4), 4).unwrap();
+        let mut spec = request(100, 7, Pattern::Uniform).spec(RunId(1), topics(4), 4).unwrap();
         spec.golden_hash = "beef".into();
-        assert!(matches!(Run::new(spec), Err(Error::Golden { .. })));
+        assert!(matches!(Run::new(spec, None), Err(Error::Golden { .. })));
     }
 }

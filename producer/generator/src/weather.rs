@@ -3,22 +3,17 @@
 use flux_schemas::time::{Date, Timestamp};
 
 use crate::{
+    area::ServiceArea,
     fleet::kind,
     noise::{Key, Lattice, Stream, stream},
 };
 
-/// Monthly mean daily maximum and minimum, degrees Celsius, Houston Intercontinental 1991-2020 (NOAA normals, as
-/// tabulated in Wikipedia's Houston weather box).
-const MAXIMUM: [f64; 12] = [17.7, 19.9, 23.3, 26.7, 30.5, 33.5, 34.7, 34.9, 32.4, 28.2, 22.6, 18.5];
-const MINIMUM: [f64; 12] = [6.5, 8.7, 12.0, 15.4, 19.9, 23.2, 24.3, 24.1, 21.4, 16.1, 10.8, 7.6];
-
-/// Houston, degrees.
-const LATITUDE: f64 = 29.76;
-const LONGITUDE: f64 = -95.37;
-
 /// Weather on the 15-minute lattice, whatever the interval of the run.
 #[derive(Debug)]
 pub(crate) struct Weather {
+    area: &'static ServiceArea,
+    /// A heat wave or a cold spell, degrees.
+    warmer: f64,
     days: Stream,
     fronts: Stream,
     gusts: Stream,
@@ -31,9 +26,11 @@ pub(crate) struct Weather {
 }
 
 impl Weather {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, area: &'static ServiceArea, warmer: f64) -> Self {
         let key = Key::new(seed, kind::REGION, 0);
         Self {
+            area,
+            warmer,
             days: key.stream(stream::WEATHER),
             fronts: key.stream(stream::WEATHER + 1),
             gusts: key.stream(stream::WEATHER + 2),
@@ -46,10 +43,11 @@ impl Weather {
         }
     }
 
-    /// Degrees Celsius at `at`; `local_seconds` is the same moment in civil time.
-    pub(crate) fn temperature(&self, at: Timestamp, local_seconds: i64) -> f64 {
+    /// Degrees Celsius at `at`.
+    pub(crate) fn temperature(&self, at: Timestamp) -> f64 {
+        let local_seconds = self.area.zone.local_seconds(at);
         let quarter = at.0.div_euclid(900_000);
-        let (maximum, minimum, summer) = normals(local_seconds.div_euclid(86_400));
+        let (maximum, minimum, summer) = self.normals(local_seconds.div_euclid(86_400));
         let (middle, amplitude) = ((maximum + minimum) / 2.0, (maximum - minimum) / 2.0);
         let hour = local_seconds.rem_euclid(86_400) as f64 / 3600.0;
         let daily = libm::cos(2.0 * std::f64::consts::PI * (hour - 15.0) / 24.0);
@@ -58,7 +56,7 @@ impl Weather {
         let front_size = 5.6 - 4.2 * summer;
         let front =
             0.8 * self.octave_256.at(self.fronts, quarter, 0) + 0.6 * self.octave_128.at(self.fronts, quarter, 31);
-        middle + swing + front_size * front + 0.4 * self.octave_4.at(self.gusts, quarter, 0)
+        middle + self.warmer + swing + front_size * front + 0.4 * self.octave_4.at(self.gusts, quarter, 0)
     }
 }
 
@@ -68,8 +66,8 @@ impl Weather {
         use std::f64::consts::PI;
         let day = at.days() - Date { year: at.date().year, month: 1, day: 1 }.days();
         let declination = 23.45 / 180.0 * PI * libm::sin(2.0 * PI * (285 + day) as f64 / 365.0);
-        let latitude = LATITUDE / 180.0 * PI;
-        let solar_hour = at.0.rem_euclid(86_400_000) as f64 / 3_600_000.0 + LONGITUDE / 15.0;
+        let latitude = self.area.latitude / 180.0 * PI;
+        let solar_hour = at.0.rem_euclid(86_400_000) as f64 / 3_600_000.0 + self.area.longitude / 15.0;
         let hour_angle = (solar_hour - 12.0) / 12.0 * PI;
         let height = libm::sin(latitude) * libm::sin(declination)
             + libm::cos(latitude) * libm::cos(declination) * libm::cos(hour_angle);
@@ -80,38 +78,37 @@ impl Weather {
     }
 }
 
-/// Normals of a civil day, interpolated between the middles of the months, and how much of summer it is (0 to 1).
-fn normals(day: i64) -> (f64, f64, f64) {
-    let date = Date::from_days(day);
-    let this = (date.month - 1) as usize;
-    let fraction = (f64::from(date.day) - 15.0) / 30.0;
-    let other = if fraction < 0.0 { (this + 11) % 12 } else { (this + 1) % 12 };
-    let weight = if fraction < 0.0 { -fraction } else { fraction };
-    let blend = |table: &[f64; 12]| table[this] * (1.0 - weight) + table[other] * weight;
-    let (maximum, minimum) = (blend(&MAXIMUM), blend(&MINIMUM));
-    let (coldest, hottest) = ((17.7 + 6.5) / 2.0, (34.9 + 24.1) / 2.0);
-    let summer = (((maximum + minimum) / 2.0 - coldest) / (hottest - coldest)).clamp(0.0, 1.0);
-    (maximum, minimum, summer)
+impl Weather {
+    /// Normals of a civil day, interpolated between the middles of the months, and how much of summer it is (0 to 1).
+    fn normals(&self, day: i64) -> (f64, f64, f64) {
+        let ServiceArea { maximum: maxima, minimum: minima, .. } = self.area;
+        let date = Date::from_days(day);
+        let this = (date.month - 1) as usize;
+        let fraction = (f64::from(date.day) - 15.0) / 30.0;
+        let other = if fraction < 0.0 { (this + 11) % 12 } else { (this + 1) % 12 };
+        let weight = if fraction < 0.0 { -fraction } else { fraction };
+        let blend = |table: &[f64; 12]| table[this] * (1.0 - weight) + table[other] * weight;
+        let (maximum, minimum) = (blend(maxima), blend(minima));
+        let means = maxima.iter().zip(minima).map(|(maximum, minimum)| (maximum + minimum) / 2.0);
+        let (coldest, hottest) = means.fold((f64::MAX, f64::MIN), |(low, high), mean| (low.min(mean), high.max(mean)));
+        let summer = (((maximum + minimum) / 2.0 - coldest) / (hottest - coldest)).clamp(0.0, 1.0);
+        (maximum, minimum, summer)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::area::SERVICE_AREAS;
 
     #[test]
     fn monthly_means_stay_near_the_normals() {
-        let weather = Weather::new(11);
-        for (month, normal) in [(1, 12.1), (8, 29.5)] {
+        for (area, month, normal) in [(0, 1, 12.1), (0, 8, 29.5), (3, 1, -3.7), (5, 7, 20.0)] {
+            let weather = Weather::new(11, &SERVICE_AREAS[area], 0.0);
             let first = Date { year: 2025, month, day: 1 }.days();
             let hours = 30 * 24;
-            let sum: f64 = (0..hours)
-                .map(|hour| {
-                    weather.temperature(
-                        Timestamp::from_seconds(first * 86_400 + hour * 3600),
-                        first * 86_400 + hour * 3600,
-                    )
-                })
-                .sum();
+            let sum: f64 =
+                (0..hours).map(|hour| weather.temperature(Timestamp::from_seconds(first * 86_400 + hour * 3600))).sum();
             let mean = sum / hours as f64;
             assert!((mean - normal).abs() < 4.0, "month {month}: {mean}");
         }

@@ -9,10 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{source::Source, time::Timestamp};
-
-/// Where bronze objects live; nothing else is written there.
-pub const DATA_PREFIX: &str = "raw/ami/";
+use crate::{layout::table::data_prefix, row::Table, source::Source, time::Timestamp};
 
 /// Where plans live, outside the data prefix.
 pub const PLAN_PREFIX: &str = "_flux/";
@@ -95,9 +92,10 @@ pub fn plan_key(sink: &str, source: &Source, from: u64) -> String {
 }
 
 /// Key of the object for the event hour of `timestamp`.
-pub fn object_key(source: &Source, timestamp: Timestamp, from: u64, to: u64, format: Format) -> String {
+pub fn object_key(table: &Table, source: &Source, timestamp: Timestamp, from: u64, to: u64, format: Format) -> String {
     format!(
-        "{DATA_PREFIX}dt={}/hour={:02}/ami_stream_{}_{}_{from}-{to}.{}",
+        "{}dt={}/hour={:02}/ami_stream_{}_{}_{from}-{to}.{}",
+        data_prefix(table),
         timestamp.date(),
         timestamp.hours().rem_euclid(24),
         source.topic,

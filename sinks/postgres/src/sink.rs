@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use flux_runner::contract::{Claim, Durable, Error, Sink, topic_replaced};
-use flux_schemas::source::{Position, Source};
+use flux_schemas::{
+    row::Table,
+    source::{Position, Source},
+};
 use tokio::sync::{Mutex, OnceCell, watch};
 use tokio_postgres::{Client, error::SqlState, types::ToSql};
 
@@ -21,6 +24,7 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct PostgresSink {
     settings: PostgresSettings,
+    table: &'static Table,
     name: Arc<str>,
     days: Arc<Days>,
 }
@@ -29,6 +33,7 @@ pub struct PostgresSink {
 #[derive(Debug)]
 pub(crate) struct Days {
     settings: PostgresSettings,
+    table: &'static Table,
     schema: OnceCell<()>,
     known: Mutex<(BTreeSet<i64>, Option<Client>)>,
 }
@@ -46,7 +51,7 @@ impl Days {
             Some(client) => client,
             None => connect(&self.settings).await?,
         };
-        schema::ensure_days(&client, &missing).await?;
+        schema::ensure_days(&client, self.table, &missing).await?;
         known.extend(missing);
         *connection = Some(client);
         Ok(())
@@ -54,10 +59,10 @@ impl Days {
 }
 
 impl PostgresSink {
-    /// A sink called `name`; positions of different names are apart.
-    pub fn new(settings: PostgresSettings, name: &str) -> Self {
-        let days = Days { settings: settings.clone(), schema: OnceCell::new(), known: Mutex::default() };
-        Self { settings, name: name.into(), days: Arc::new(days) }
+    /// A sink of `table` called `name`; positions of different names are apart.
+    pub fn new(settings: PostgresSettings, table: &'static Table, name: &str) -> Self {
+        let days = Days { settings: settings.clone(), table, schema: OnceCell::new(), known: Mutex::default() };
+        Self { settings, table, name: name.into(), days: Arc::new(days) }
     }
 }
 
@@ -66,7 +71,7 @@ impl Sink for PostgresSink {
 
     async fn claim(&self, source: &Source) -> Result<Claim<PostgresWriter>, Error> {
         let client = connect(&self.settings).await?;
-        self.days.schema.get_or_try_init(|| schema::ensure(&client)).await?;
+        self.days.schema.get_or_try_init(|| schema::ensure(&client, self.table)).await?;
         if self.settings.realtime {
             schema::ensure_latest(&client).await?;
         }
@@ -77,6 +82,7 @@ impl Sink for PostgresSink {
             client,
             self.settings.clone(),
             self.name.clone(),
+            self.table,
             source.clone(),
             epoch,
             position,

@@ -1,7 +1,7 @@
 //! One unit: rows, latest readings and position in one transaction.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     pin::pin,
     sync::Arc,
@@ -10,7 +10,8 @@ use std::{
 use bytes::Bytes;
 use flux_runner::contract::{Durable, Error, Fill, Record, RejectedRow, Writer};
 use flux_schemas::{
-    layout::table::HISTORY_COLUMNS,
+    layout::table::{ORIGIN, columns, postgres_table},
+    row::{Cell, Kind, Table, to_double},
     source::{Position, Source},
 };
 use futures::SinkExt;
@@ -37,13 +38,14 @@ const COPY_CHUNK: usize = 256 * 1024;
 #[derive(Debug)]
 struct Latest {
     timestamp_ms: i64,
+    width: usize,
     row: Range<usize>,
 }
 
-/// A unit that is being filled: the COPY stream as it will be sent, and what goes beside it.
+/// A unit that is being filled: the COPY streams as they will be sent, by the number of columns, and what goes beside them.
 #[derive(Debug, Default)]
 struct Open {
-    copy: Vec<u8>,
+    copies: BTreeMap<usize, Vec<u8>>,
     rows: usize,
     days: BTreeSet<i64>,
     latest: HashMap<Box<str>, Latest>,
@@ -53,26 +55,43 @@ struct Open {
 #[derive(Debug)]
 struct Unit {
     upto: Position,
-    history: Bytes,
+    history: Vec<(usize, Bytes)>,
     latest: Bytes,
     days: BTreeSet<i64>,
 }
 
 impl Open {
-    fn freeze(mut self, upto: Position) -> Unit {
+    fn freeze(self, upto: Position, narrow: usize) -> Unit {
         let mut latest = Vec::new();
         if !self.latest.is_empty() {
             latest.extend_from_slice(COPY_HEADER);
-            for Latest { row, .. } in self.latest.into_values() {
-                latest.extend_from_slice(&self.copy[row]);
+            for Latest { width, row, .. } in self.latest.into_values() {
+                let copy = &self.copies[&width][row];
+                if width == narrow {
+                    latest.extend_from_slice(copy);
+                } else {
+                    // Of a wide row the first columns, and where it came from.
+                    latest.extend_from_slice(&((narrow + ORIGIN.len()) as i16).to_be_bytes());
+                    latest.extend_from_slice(&copy[2..skip(copy, narrow)]);
+                    latest.extend_from_slice(&copy[skip(copy, width)..]);
+                }
             }
             latest.extend_from_slice(COPY_END);
         }
-        if self.rows > 0 {
-            self.copy.extend_from_slice(COPY_END);
-        }
-        Unit { upto, history: self.copy.into(), latest: latest.into(), days: self.days }
+        let end = |(width, mut copy): (usize, Vec<u8>)| {
+            copy.extend_from_slice(COPY_END);
+            (width, copy.into())
+        };
+        Unit { upto, history: self.copies.into_iter().map(end).collect(), latest: latest.into(), days: self.days }
     }
+}
+
+/// Where the field after the first `fields` of a COPY row begins.
+fn skip(row: &[u8], fields: usize) -> usize {
+    (0..fields).fold(2, |at, _| {
+        let length = i32::from_be_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]);
+        at + 4 + length.max(0) as usize
+    })
 }
 
 /// Writes one partition.
@@ -80,6 +99,7 @@ pub struct PostgresWriter {
     client: Client,
     settings: PostgresSettings,
     sink: Arc<str>,
+    table: &'static Table,
     source: Source,
     epoch: i64,
     from: Option<Position>,
@@ -105,13 +125,14 @@ impl PostgresWriter {
         client: Client,
         settings: PostgresSettings,
         sink: Arc<str>,
+        table: &'static Table,
         source: Source,
         epoch: i64,
         from: Option<Position>,
         days: Arc<Days>,
         report: watch::Sender<Durable>,
     ) -> Self {
-        Self { client, settings, sink, source, epoch, from, open: Open::default(), frozen: None, days, report }
+        Self { client, settings, sink, table, source, epoch, from, open: Open::default(), frozen: None, days, report }
     }
 
     async fn write(&mut self) -> Result<(), Error> {
@@ -132,9 +153,11 @@ impl PostgresWriter {
         if moved == 0 {
             return Err(Error::Fenced(format!("{}: epoch {} is over", self.source, self.epoch)));
         }
-        copy(&transaction, "ami_interval_readings", &unit.history).await?;
+        for (width, rows) in &unit.history {
+            copy(&transaction, &postgres_table(self.table), &columns(self.table, *width), rows).await?;
+        }
         if !unit.latest.is_empty() {
-            copy(&transaction, "flux_latest", &unit.latest).await?;
+            copy(&transaction, "flux_latest", &columns(self.table, self.table.narrow), &unit.latest).await?;
             transaction.execute(UPSERT, &[]).await.map_err(classify)?;
         }
         transaction.commit().await.map_err(classify)?;
@@ -173,66 +196,69 @@ impl PostgresWriter {
 
 impl Writer for PostgresWriter {
     fn push(&mut self, record: &Record<'_>) -> Result<Fill, RejectedRow> {
-        let reading = record.reading;
-        let texts =
-            [reading.meter_id, reading.transformer_id, reading.circuit_id, reading.substation_id, reading.service_area];
-        if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-            return Err(RejectedRow(format!("{text:?} holds a NUL, which PostgreSQL text cannot")));
+        let row = &record.row;
+        row.check_time().map_err(RejectedRow)?;
+        for cell in row.cells {
+            if let Cell::Text(text) = cell
+                && text.contains('\0')
+            {
+                return Err(RejectedRow(format!("{text:?} holds a NUL, which PostgreSQL text cannot")));
+            }
         }
         let unit = &mut self.open;
-        let micros = reading
-            .timestamp
-            .0
-            .checked_mul(1000)
-            .and_then(|micros| micros.checked_sub(EPOCH_MICROS))
-            .filter(|_| (0..=253_402_300_799_999).contains(&reading.timestamp.0))
-            .ok_or_else(|| {
-                RejectedRow(format!("READING_TIMESTAMP {} ms lies outside 1970 to 9999", reading.timestamp.0))
-            })?;
-        let out = &mut unit.copy;
+        let width = row.cells.len();
+        let out = unit.copies.entry(width).or_default();
         if out.is_empty() {
             out.extend_from_slice(COPY_HEADER);
         }
         let before = out.len();
-        out.extend_from_slice(&(HISTORY_COLUMNS.len() as i16).to_be_bytes());
-        put(out, reading.meter_id.as_bytes());
-        put(out, &micros.to_be_bytes());
-        put(out, &reading.usage.kwh().to_be_bytes());
-        put(out, &reading.voltage.volts().to_be_bytes());
-        put(out, reading.transformer_id.as_bytes());
-        put(out, reading.circuit_id.as_bytes());
-        put(out, reading.substation_id.as_bytes());
-        put(out, reading.segment.as_str().as_bytes());
-        put(out, reading.service_area.as_bytes());
-        put(out, &[u8::from(reading.is_outage)]);
-        put(out, reading.quality.as_str().as_bytes());
+        out.extend_from_slice(&((width + ORIGIN.len()) as i16).to_be_bytes());
+        for (cell, column) in row.cells.iter().zip(&row.table.columns) {
+            put_cell(out, *cell, &column.kind);
+        }
         put(out, &record.run.hex());
         put(out, &self.source.partition.0.to_be_bytes());
         put(out, &(record.offset as i64).to_be_bytes());
-        let row = before..out.len();
+        let bytes = before..out.len();
+        let held = bytes.len();
         unit.rows += 1;
-        unit.days.insert(reading.timestamp.days());
-        let timestamp_ms = reading.timestamp.0;
-        let bytes = row.len();
-        match unit.latest.get_mut(reading.meter_id) {
-            Some(latest) if latest.timestamp_ms <= timestamp_ms => *latest = Latest { timestamp_ms, row },
-            Some(_) => {}
-            None if self.settings.realtime => {
-                unit.latest.insert(reading.meter_id.into(), Latest { timestamp_ms, row });
+        unit.days.insert(row.time().days());
+        if self.settings.realtime && row.table.name == Table::readings().name {
+            let latest = Latest { timestamp_ms: row.time().0, width, row: bytes };
+            match unit.latest.get_mut(row.key()) {
+                Some(known) if known.timestamp_ms <= latest.timestamp_ms => *known = latest,
+                Some(_) => {}
+                None => {
+                    unit.latest.insert(row.key().into(), latest);
+                }
             }
-            None => {}
         }
-        Ok(Fill { bytes, should_cut: unit.rows >= self.settings.batch_rows })
+        Ok(Fill { bytes: held, should_cut: unit.rows >= self.settings.batch_rows })
     }
 
     async fn submit(&mut self, upto: Position) -> Result<(), Error> {
         if self.frozen.is_none() {
-            self.frozen = Some(std::mem::take(&mut self.open).freeze(upto));
+            self.frozen = Some(std::mem::take(&mut self.open).freeze(upto, self.table.narrow));
         }
         if self.client.is_closed() {
             self.reconnect().await?;
         }
         self.write().await
+    }
+}
+
+/// One cell in the binary form of its column's type.
+fn put_cell(out: &mut Vec<u8>, cell: Cell<'_>, kind: &Kind) {
+    match (cell, kind) {
+        (Cell::Null | Cell::Inexact(_), _) => out.extend_from_slice(&(-1i32).to_be_bytes()),
+        (Cell::Boolean(flag), _) => put(out, &[u8::from(flag)]),
+        (Cell::Text(text), _) => put(out, text.as_bytes()),
+        (Cell::Id(id), _) => put(out, &id),
+        (Cell::Int(ms), Kind::Timestamp) => put(out, &(ms * 1000 - EPOCH_MICROS).to_be_bytes()),
+        (Cell::Int(value), Kind::Double(places)) => put(out, &to_double(value, *places).to_be_bytes()),
+        (Cell::Int(value), Kind::Float(places)) => put(out, &(to_double(value, *places) as f32).to_be_bytes()),
+        (Cell::Int(value), Kind::Int) => put(out, &(value as i32).to_be_bytes()),
+        (Cell::Int(value), _) => put(out, &value.to_be_bytes()),
     }
 }
 
@@ -242,11 +268,11 @@ fn put(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-async fn copy(transaction: &Transaction<'_>, table: &str, rows: &Bytes) -> Result<(), Error> {
+async fn copy(transaction: &Transaction<'_>, target: &str, columns: &str, rows: &Bytes) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    let statement = format!("copy {table} ({}) from stdin binary", HISTORY_COLUMNS.join(", "));
+    let statement = format!("copy {target} ({columns}) from stdin binary");
     let mut sink = pin!(transaction.copy_in::<_, Bytes>(&statement).await.map_err(classify)?);
     for from in (0..rows.len()).step_by(COPY_CHUNK) {
         sink.send(rows.slice(from..rows.len().min(from + COPY_CHUNK))).await.map_err(classify)?;

@@ -6,7 +6,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use flux_schemas::{
-    reading::Reading,
+    row::Row,
     run::RunId,
     source::{Position, Source},
     time::Timestamp,
@@ -25,8 +25,8 @@ pub struct Record<'a> {
     pub due: Timestamp,
     /// The run it belongs to.
     pub run: RunId,
-    /// The reading.
-    pub reading: &'a Reading<'a>,
+    /// The row.
+    pub row: Row<'a>,
 }
 
 /// A destination.

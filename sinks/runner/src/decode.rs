@@ -1,11 +1,11 @@
-//! From Kafka bytes to a reading.
+//! From Kafka bytes to a row.
 
 use std::collections::HashMap;
 
 use flux_schemas::{
     codec::Decoder,
     framing::{self, SchemaId},
-    reading::Reading,
+    row::{Cell, Table},
     run::{RUN_HEADER, RunId},
 };
 use flux_service::registry::{self, Registry};
@@ -26,16 +26,17 @@ pub enum Error {
 /// Decoders by schema id.
 #[derive(Debug)]
 pub struct Decoders {
+    table: &'static Table,
     registry: Registry,
-    /// `Err`: no datum of this schema is a reading, and why.
+    /// `Err`: no datum of this schema is a row of the table, and why.
     known: HashMap<SchemaId, Result<Decoder, String>>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Decoders {
     /// Asks `registry` for each id once; must be used from a thread outside `runtime`'s workers.
-    pub fn new(registry: Registry, runtime: tokio::runtime::Handle) -> Self {
-        Self { registry, known: HashMap::new(), runtime }
+    pub fn new(table: &'static Table, registry: Registry, runtime: tokio::runtime::Handle) -> Self {
+        Self { table, registry, known: HashMap::new(), runtime }
     }
 
     /// Makes sure that the record's schema is known. Apart from [`Decoders::decode`], so that a registry outage is
@@ -52,12 +53,13 @@ impl Decoders {
             registry::Error::Unknown { .. } => Error::WrongRegistry(error),
             other => Error::Unavailable(other),
         })?;
-        let decoder = Decoder::new(&schema).map_err(|error| format!("schema {} is not a reading: {error}", id.0));
+        let decoder = Decoder::new(self.table, &schema)
+            .map_err(|error| format!("schema {} is not one of {}: {error}", id.0, self.table.name));
         self.known.insert(id, decoder);
         Ok(())
     }
 
-    /// The run and the reading of a prepared record. `scratch` holds what had to be resolved.
+    /// The run of a prepared record, and its row in `cells`. `scratch` holds what had to be resolved.
     ///
     /// # Errors
     /// Why the record is poison: its bytes are at fault.
@@ -65,13 +67,14 @@ impl Decoders {
         &self,
         message: &'a BorrowedMessage<'_>,
         scratch: &'a mut Vec<u8>,
-    ) -> Result<(RunId, Reading<'a>), String> {
+        cells: &mut Vec<Cell<'a>>,
+    ) -> Result<RunId, String> {
         let run = run_of(message).ok_or("no run header of eight bytes")?;
         let value = message.payload().ok_or("no value")?;
         let (id, datum) = framing::split(value).ok_or("no Confluent frame: a zero byte and a schema id")?;
         let decoder = self.known.get(&id).ok_or("a schema that was not asked for")?.as_ref()?;
-        let reading = decoder.decode(datum, scratch).map_err(|error| error.to_string())?;
-        Ok((run, reading))
+        decoder.decode(datum, scratch, cells).map_err(|error| error.to_string())?;
+        Ok(run)
     }
 }
 

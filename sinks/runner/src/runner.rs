@@ -286,7 +286,7 @@ impl<S: Sink> Loop<S> {
                 consumer: consumer.clone(),
                 source: self.source(partition),
                 settings: self.settings.clone(),
-                decoders: Decoders::new(self.registry.clone(), self.runtime.clone()),
+                decoders: Decoders::new(self.settings.table, self.registry.clone(), self.runtime.clone()),
                 dead_letters: self.dead_letters.clone(),
                 budget: self.budget.clone(),
                 telemetry: self.telemetry.clone(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flux_schemas::row::Table;
 use flux_service::settings::{Error, Key, Settings};
 
 /// Keys of every sink role, beside those of Kafka and the registry.
@@ -10,6 +11,12 @@ pub const KEYS: &[Key] = &[
         name: "sink.name",
         default: "",
         help: "tells sinks of one kind apart: group, positions and dead-letter topic are called <kind>-<name>, or <kind> when not set; letters, digits, - and _",
+        secret: false,
+    },
+    Key {
+        name: "sink.records",
+        default: "readings",
+        help: "what this sink moves: readings, events or assets, each from its own topic to its own table",
         secret: false,
     },
     Key {
@@ -49,6 +56,8 @@ pub const KEYS: &[Key] = &[
 pub struct RunnerSettings {
     /// Name of the sink.
     pub name: String,
+    /// What it moves.
+    pub table: &'static Table,
     /// Topic to read.
     pub topic: String,
     /// Longest wait in an open unit.
@@ -74,13 +83,16 @@ impl RunnerSettings {
         if name.len() > 64 || !name.chars().all(valid) {
             return Err(settings.wrong("sink.name", "use at most 64 letters, digits, - and _"));
         }
+        let table = Table::named(settings.require("sink.records")?)
+            .ok_or_else(|| settings.wrong("sink.records", "use readings, events or assets"))?;
         let memory = settings.bytes("sink.memory")?;
         if !((1 << 20)..=(1 << 40)).contains(&memory) {
             return Err(settings.wrong("sink.memory", "use 1MiB to 1024GiB"));
         }
         Ok(Self {
             name: qualified_name(kind, settings.get("sink.name")),
-            topic: settings.require("kafka.readings_topic")?.into(),
+            table,
+            topic: settings.require(&format!("kafka.{}_topic", table.name))?.into(),
             linger: match settings.get("sink.linger") {
                 Some(_) => settings.duration("sink.linger")?,
                 None => default_linger,
@@ -94,7 +106,10 @@ impl RunnerSettings {
 
     /// The consumer group.
     pub fn group(&self) -> String {
-        format!("flux-{}", self.name)
+        match self.table.name {
+            "readings" => format!("flux-{}", self.name),
+            table => format!("flux-{}-{table}", self.name),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flux_schemas::{source::Position, time::Timestamp};
+use flux_schemas::{row::Row, source::Position, time::Timestamp};
 use flux_service::{backoff::Backoff, logging::chain};
 use rdkafka::{
     Message,
@@ -171,18 +171,20 @@ impl<'a, S: Sink, C: ConsumerContext + 'static> Stretch<'a, S, C> {
     /// Decodes and pushes; the inner error is the reason to set the record aside.
     fn push(&mut self, message: &BorrowedMessage<'_>, scratch: &mut Vec<u8>) -> Result<Result<bool, String>, End> {
         self.prepare(message)?;
-        let (run, reading) = match self.task.decoders.decode(message, scratch) {
-            Ok(decoded) => decoded,
+        let mut cells = Vec::with_capacity(self.task.settings.table.narrow);
+        let run = match self.task.decoders.decode(message, scratch, &mut cells) {
+            Ok(run) => run,
             Err(reason) => return Ok(Err(reason)),
         };
+        let row = Row { table: self.task.settings.table, cells: &cells };
         let due = Timestamp(message.timestamp().to_millis().unwrap_or_default());
-        let record = Record { offset: message.offset() as u64, due, run, reading: &reading };
+        let record = Record { offset: message.offset() as u64, due, run, row };
         match self.writer.push(&record) {
             Ok(fill) => {
                 self.account.charge(fill.bytes);
                 self.open.bytes += fill.bytes;
                 self.open.rows += 1;
-                self.open.oldest.get_or_insert((due, reading.timestamp));
+                self.open.oldest.get_or_insert((due, row.time()));
                 Ok(Ok(fill.should_cut))
             }
             Err(rejected) => Ok(Err(rejected.0)),

@@ -7,6 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use flux_schemas::{
     reading::{Energy, Quality, Reading, Segment, Voltage},
+    row::{Row, Table},
     run::RunId,
     source::{Partition, Position, Source},
     time::Timestamp,
@@ -70,7 +71,13 @@ pub fn push<W: Writer>(writer: &mut W, offsets: impl Iterator<Item = u64>) {
             is_outage: false,
             quality: Quality::Valid,
         };
-        let record = Record { offset, due: reading.timestamp, run: RunId(0x5017e), reading: &reading };
+        let cells = reading.cells();
+        let record = Record {
+            offset,
+            due: reading.timestamp,
+            run: RunId(0x5017e),
+            row: Row { table: Table::readings(), cells: &cells },
+        };
         writer.push(&record).expect("a valid row is taken");
     }
 }

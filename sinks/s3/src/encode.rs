@@ -8,34 +8,26 @@ use flux_schemas::{
     codec,
     layout::{
         json::{Keys, write_row},
+        parquet::RowGroup,
         plan::Format,
-        table::PARQUET_SCHEMA,
     },
-    reading::Reading,
+    row::{Cell, Row, Table},
     run::RunId,
     source::Partition,
     time::Timestamp,
 };
-use parquet::{
-    basic::{Compression as ParquetCompression, ZstdLevel},
-    data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type},
-    errors::ParquetError,
-    file::{
-        properties::WriterProperties,
-        writer::{SerializedFileWriter, SerializedRowGroupWriter},
-    },
-    schema::parser::parse_message_type,
-};
+use parquet::errors::ParquetError;
 
 /// Names this encoder in plans: bytes are equal for equal names.
 pub const ENCODER: &str = concat!("flux-s3/", env!("CARGO_PKG_VERSION"));
 
 /// Rows of one event hour, held as Avro datums: a third of their size as JSON.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HourRows {
+    table: &'static Table,
     datums: Vec<u8>,
     rows: Vec<HeldRow>,
-    /// Smallest and largest READING_TIMESTAMP.
+    /// Smallest and largest time of a row.
     pub span: Option<(Timestamp, Timestamp)>,
 }
 
@@ -44,16 +36,22 @@ struct HeldRow {
     offset: u64,
     run: RunId,
     end: u32,
+    width: u8,
 }
 
 impl HourRows {
+    /// No rows of `table`.
+    pub fn new(table: &'static Table) -> Self {
+        Self { table, datums: Vec::new(), rows: Vec::new(), span: None }
+    }
+
     /// Adds a row; returns the bytes it holds.
-    pub fn push(&mut self, reading: &Reading<'_>, run: RunId, offset: u64) -> usize {
+    pub fn push(&mut self, row: &Row<'_>, run: RunId, offset: u64) -> usize {
         let before = self.datums.len();
-        codec::encode(reading, &mut self.datums);
-        self.rows.push(HeldRow { offset, run, end: self.datums.len() as u32 });
-        let (low, high) = self.span.unwrap_or((reading.timestamp, reading.timestamp));
-        self.span = Some((low.min(reading.timestamp), high.max(reading.timestamp)));
+        codec::encode_row(self.table, row.cells, &mut self.datums);
+        self.rows.push(HeldRow { offset, run, end: self.datums.len() as u32, width: row.cells.len() as u8 });
+        let (low, high) = self.span.unwrap_or((row.time(), row.time()));
+        self.span = Some((low.min(row.time()), high.max(row.time())));
         self.datums.len() - before + size_of::<HeldRow>()
     }
 
@@ -67,13 +65,16 @@ impl HourRows {
         self.rows.is_empty()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (Reading<'_>, RunId, u64)> {
+    /// Calls `each` with every row, its run and its offset.
+    fn each(&self, mut each: impl FnMut(Row<'_>, RunId, u64)) {
         let mut start = 0;
-        self.rows.iter().map(move |row| {
-            let datum = &self.datums[start..row.end as usize];
-            start = row.end as usize;
-            (codec::decode(datum).expect("it was encoded here"), row.run, row.offset)
-        })
+        let mut cells: Vec<Cell<'_>> = Vec::new();
+        for held in &self.rows {
+            let datum = &self.datums[start..held.end as usize];
+            start = held.end as usize;
+            codec::decode_row(self.table, held.width.into(), datum, &mut cells).expect("it was encoded here");
+            each(Row { table: self.table, cells: &cells }, held.run, held.offset);
+        }
     }
 
     /// The object's bytes.
@@ -91,50 +92,21 @@ impl HourRows {
         // No file name and no time in the gzip header: the same rows give the same bytes.
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         let mut line = Vec::with_capacity(512);
-        for (reading, run, offset) in self.iter() {
+        self.each(|row, run, offset| {
             line.clear();
-            write_row(&mut line, Keys::Lower, &reading, run, partition, offset);
+            write_row(&mut line, Keys::Lower, &row, run, partition, offset);
             encoder.write_all(&line).expect("a Vec takes every write");
-        }
+        });
         encoder.finish().expect("a Vec takes every write").into()
     }
 
+    /// With the wide columns where any row has them.
     fn parquet(&self, partition: Partition) -> Result<Bytes, ParquetError> {
-        let properties = WriterProperties::builder()
-            .set_compression(ParquetCompression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_created_by(ENCODER.into())
-            .build();
-        let mut writer =
-            SerializedFileWriter::new(Vec::new(), parse_message_type(PARQUET_SCHEMA)?.into(), properties.into())?;
-        let mut group = writer.next_row_group()?;
-        let text = |of: for<'a> fn(&Reading<'a>) -> &'a str| {
-            self.iter().map(|(reading, _, _)| ByteArray::from(of(&reading))).collect::<Vec<_>>()
-        };
-        column::<ByteArrayType>(&mut group, &text(|reading| reading.meter_id))?;
-        column::<Int64Type>(&mut group, &self.iter().map(|(reading, _, _)| reading.timestamp.0).collect::<Vec<_>>())?;
-        column::<DoubleType>(&mut group, &self.iter().map(|(reading, _, _)| reading.usage.kwh()).collect::<Vec<_>>())?;
-        column::<DoubleType>(
-            &mut group,
-            &self.iter().map(|(reading, _, _)| reading.voltage.volts()).collect::<Vec<_>>(),
-        )?;
-        column::<ByteArrayType>(&mut group, &text(|reading| reading.transformer_id))?;
-        column::<ByteArrayType>(&mut group, &text(|reading| reading.circuit_id))?;
-        column::<ByteArrayType>(&mut group, &text(|reading| reading.substation_id))?;
-        column::<ByteArrayType>(&mut group, &text(|reading| reading.segment.as_str()))?;
-        column::<ByteArrayType>(&mut group, &text(|reading| reading.service_area))?;
-        column::<BoolType>(&mut group, &self.iter().map(|(reading, _, _)| reading.is_outage).collect::<Vec<_>>())?;
-        column::<ByteArrayType>(&mut group, &text(|reading| reading.quality.as_str()))?;
-        let runs: Vec<_> = self.iter().map(|(_, run, _)| ByteArray::from(run.to_string().as_str())).collect();
-        column::<ByteArrayType>(&mut group, &runs)?;
-        column::<Int32Type>(&mut group, &vec![partition.0; self.rows.len()])?;
-        column::<Int64Type>(&mut group, &self.rows.iter().map(|row| row.offset as i64).collect::<Vec<_>>())?;
-        group.close()?;
+        let width = self.rows.iter().map(|row| usize::from(row.width)).max().unwrap_or(self.table.narrow);
+        let mut group = RowGroup::new(self.table, width, true);
+        self.each(|row, run, offset| group.push(&row, Some((run, partition, offset))));
+        let mut writer = group.file(Vec::new(), ENCODER)?;
+        group.write(&mut writer)?;
         Ok(writer.into_inner()?.into())
     }
-}
-
-fn column<T: DataType>(group: &mut SerializedRowGroupWriter<'_, Vec<u8>>, values: &[T::T]) -> Result<(), ParquetError> {
-    let mut column = group.next_column()?.expect("the schema has this column");
-    column.typed::<T>().write_batch(values, None, None)?;
-    column.close()
 }

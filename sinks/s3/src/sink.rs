@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use flux_runner::contract::{Claim, Durable, Error, Sink};
-use flux_schemas::source::{Position, Source};
+use flux_schemas::{
+    row::Table,
+    source::{Position, Source},
+};
 use object_store::ObjectStore;
 use tokio::sync::watch;
 
@@ -18,17 +21,18 @@ use crate::{
 pub struct S3Sink {
     store: Arc<dyn ObjectStore>,
     settings: S3Settings,
+    table: &'static Table,
     name: Arc<str>,
 }
 
 impl S3Sink {
-    /// A sink called `name`; chains of different names are apart.
+    /// A sink of `table` called `name`; chains of different names are apart.
     ///
     /// # Errors
     /// [`Error::Broken`] when the settings make no client.
-    pub fn new(settings: S3Settings, name: &str) -> Result<Self, Error> {
+    pub fn new(settings: S3Settings, table: &'static Table, name: &str) -> Result<Self, Error> {
         let store = settings.login.open().map_err(classify)?;
-        Ok(Self { store, settings, name: name.into() })
+        Ok(Self { store, settings, table, name: name.into() })
     }
 }
 
@@ -55,7 +59,7 @@ impl Sink for S3Sink {
             }
         };
         let (report, durable) = watch::channel(Durable::At(position.unwrap_or(Position(0))));
-        let writer = S3Writer::new(chain, self.settings.clone(), position, recovery, report);
+        let writer = S3Writer::new(chain, self.settings.clone(), self.table, position, recovery, report);
         Ok(Claim { writer, position, durable })
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use flux_runner::contract::{Durable, Error, Fill, Record, RejectedRow, Writer};
 use flux_schemas::{
     layout::plan::{PLAN_VERSION, Plan, PlannedObject, object_key},
+    row::Table,
     source::Position,
 };
 use object_store::path::Path;
@@ -38,6 +39,7 @@ struct Frozen {
 pub struct S3Writer {
     chain: Chain,
     settings: S3Settings,
+    table: &'static Table,
     /// Where the next plan begins; `None` until the first row says so.
     from: Option<Position>,
     recovery: Option<Recovery>,
@@ -52,6 +54,7 @@ impl S3Writer {
     pub(crate) fn new(
         chain: Chain,
         settings: S3Settings,
+        table: &'static Table,
         from: Option<Position>,
         recovery: Option<Recovery>,
         report: watch::Sender<Durable>,
@@ -59,6 +62,7 @@ impl S3Writer {
         Self {
             chain,
             settings,
+            table,
             from,
             recovery,
             hours: BTreeMap::new(),
@@ -83,7 +87,7 @@ impl S3Writer {
         let mut objects = Vec::new();
         for rows in std::mem::take(&mut self.hours).into_values() {
             let (min, max) = rows.span.expect("an hour is made by its first row");
-            let key = object_key(source, min, from, to, format);
+            let key = object_key(self.table, source, min, from, to, format);
             let body = rows.encode(format, source.partition).map_err(Error::unavailable)?;
             planned.push(PlannedObject {
                 key: key.clone(),
@@ -129,15 +133,11 @@ impl S3Writer {
 
 impl Writer for S3Writer {
     fn push(&mut self, record: &Record<'_>) -> Result<Fill, RejectedRow> {
-        if !(0..=253_402_300_799_999).contains(&record.reading.timestamp.0) {
-            return Err(RejectedRow(format!(
-                "READING_TIMESTAMP {} ms lies outside 1970 to 9999",
-                record.reading.timestamp.0
-            )));
-        }
+        record.row.check_time().map_err(RejectedRow)?;
         self.seen(record.offset);
-        let hour = self.hours.entry(record.reading.timestamp.hours()).or_default();
-        let bytes = hour.push(record.reading, record.run, record.offset);
+        let table = self.table;
+        let hour = self.hours.entry(record.row.time().hours()).or_insert_with(|| HourRows::new(table));
+        let bytes = hour.push(&record.row, record.run, record.offset);
         self.held += bytes;
         Ok(Fill { bytes, should_cut: self.held >= self.settings.roll })
     }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use flux_schemas::{layout::table::pipe, row::Table};
 use flux_service::settings::{Error, Key, Settings};
 
 /// Keys of this role.
@@ -30,8 +31,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "snowpipe.schema", default: "PUBLIC", help: "schema", secret: false },
     Key {
         name: "snowpipe.pipe",
-        default: "AMI_STREAMING_READINGS-STREAMING",
-        help: "pipe; <TABLE>-STREAMING is a table's default pipe",
+        default: "",
+        help: "pipe; when not set AMI_STREAMING_<RECORDS>-STREAMING, the default pipe of a table of that name",
         secret: false,
     },
     Key {
@@ -86,7 +87,7 @@ impl SnowpipeSettings {
     ///
     /// # Errors
     /// [`Error`] names the key, the value and the rule.
-    pub fn new(settings: &Settings) -> Result<Self, Error> {
+    pub fn new(settings: &Settings, table: &Table) -> Result<Self, Error> {
         let url: reqwest::Url = settings.parse("snowpipe.url", "use https://<account>.snowflakecomputing.com")?;
         if url.scheme() != "https" || url.host_str().is_none() {
             return Err(settings.wrong("snowpipe.url", "use https://<account>.snowflakecomputing.com"));
@@ -103,7 +104,7 @@ impl SnowpipeSettings {
             role: settings.get("snowpipe.role").map(Into::into),
             database: settings.require("snowpipe.database")?.into(),
             schema: settings.require("snowpipe.schema")?.into(),
-            pipe: settings.require("snowpipe.pipe")?.into(),
+            pipe: settings.get("snowpipe.pipe").map_or_else(|| pipe(table), Into::into),
             ca: settings.get("snowpipe.ca").map(PathBuf::from),
             poll_interval: settings.duration("snowpipe.poll_interval")?,
             commit_timeout: settings.duration("snowpipe.commit_timeout")?,

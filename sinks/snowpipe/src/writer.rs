@@ -71,21 +71,9 @@ impl SnowpipeWriter {
 impl Writer for SnowpipeWriter {
     fn push(&mut self, record: &Record<'_>) -> Result<Fill, RejectedRow> {
         // The service cannot dead-letter for us: what it could refuse is refused here.
-        if !(0..=253_402_300_799_999).contains(&record.reading.timestamp.0) {
-            return Err(RejectedRow(format!(
-                "READING_TIMESTAMP {} ms lies outside 1970 to 9999",
-                record.reading.timestamp.0
-            )));
-        }
+        record.row.check_time().map_err(RejectedRow)?;
         let before = self.open.len();
-        write_row(
-            &mut self.open,
-            Keys::Upper,
-            record.reading,
-            record.run,
-            self.channel.source.partition,
-            record.offset,
-        );
+        write_row(&mut self.open, Keys::Upper, &record.row, record.run, self.channel.source.partition, record.offset);
         Ok(Fill { bytes: self.open.len() - before, should_cut: self.open.len() >= UNIT_BYTES })
     }
 

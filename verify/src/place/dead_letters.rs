@@ -13,7 +13,8 @@ use rdkafka::{
 
 use crate::{Error, tally::Tally};
 
-pub(super) fn scan(kafka: &KafkaSettings, topic: &str, tally: &mut Tally) -> Result<(), Error> {
+/// `origin` is the topic that the letters come from.
+pub(super) fn scan(kafka: &KafkaSettings, topic: &str, origin: &str, tally: &mut Tally) -> Result<(), Error> {
     let failed =
         |error: KafkaError| Error::Place { place: "kafka", doing: format!("reading {topic}"), source: error.into() };
     let Some(identity) = Identities::new(kafka)?.topic(topic, Duration::from_secs(20))? else { return Ok(()) };
@@ -35,9 +36,14 @@ pub(super) fn scan(kafka: &KafkaSettings, topic: &str, tally: &mut Tally) -> Res
                         |key: &str| headers.iter().find(|header| header.key == key).and_then(|header| header.value);
                     // At least once: the origin tells copies apart.
                     let ours = value(RUN_HEADER) == Some(&tally.run_id().0.to_be_bytes());
-                    if ours && seen.insert(value("origin").unwrap_or_default().to_vec()) {
+                    let from = value("origin").unwrap_or_default();
+                    let ours = ours && from.starts_with(format!("{origin}/").as_bytes());
+                    if ours && seen.insert(from.to_vec()) {
+                        let mut cells = Vec::new();
                         let datum = message.payload().and_then(framing::split).map(|(_, datum)| datum);
-                        tally.dead_letter(datum.and_then(|datum| codec::decode(datum).ok()).as_ref());
+                        let row = datum
+                            .and_then(|datum| codec::decode_row(tally.table(), tally.width(), datum, &mut cells).ok());
+                        tally.dead_letter(row.map(|()| &*cells));
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => break,

@@ -1,9 +1,16 @@
-//! The readings topic, read-committed, and in order: one writer a partition makes the order part of the proof.
+//! A run's topic, read-committed, and in order: one writer a partition makes the order part of the proof.
 
 use std::time::Duration;
 
-use flux_generator::emission::ShardStream;
-use flux_schemas::{codec, framing, run::RUN_HEADER};
+use flux_generator::{
+    emission::{Emit, Kind, ShardStream},
+    run::Run,
+};
+use flux_schemas::{
+    codec, framing,
+    row::{Cell, Row, Table},
+    run::RUN_HEADER,
+};
 use flux_service::kafka::{self, KafkaSettings};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -32,8 +39,8 @@ pub(super) fn reader(kafka: &KafkaSettings) -> Result<BaseConsumer, Error> {
 
 pub(super) fn scan(kafka: &KafkaSettings, expectation: &Expectation, tally: &mut Tally) -> Result<(), Error> {
     let consumer = reader(kafka)?;
-    let topic = expectation.run().spec().topic.as_str();
-    for (&partition, &end) in expectation.ends() {
+    let Some((topic, _)) = expectation.run().spec().topic_of(tally.table()) else { return Ok(()) };
+    for (partition, end) in expectation.ends(tally.table()) {
         partition_rows(&consumer, topic, partition, end, expectation, tally)?;
     }
     Ok(())
@@ -76,8 +83,9 @@ fn partition_rows(
         }
         let origin = || format!("{topic}[{partition}] offset {}", message.offset());
         let datum = message.payload().and_then(framing::split).map(|(_, datum)| datum);
-        let reading = match datum.map(codec::decode) {
-            Some(Ok(reading)) => reading,
+        let mut cells = Vec::new();
+        match datum.map(|datum| codec::decode_row(tally.table(), tally.width(), datum, &mut cells)) {
+            Some(Ok(())) => {}
             Some(Err(error)) => {
                 tally.unreadable(&error.to_string(), origin);
                 continue;
@@ -86,18 +94,15 @@ fn partition_rows(
                 tally.unreadable("no Confluent frame", origin);
                 continue;
             }
-        };
-        tally.row(&reading, origin);
+        }
+        tally.row(&cells, origin);
         if in_order {
-            // The next row of the shard that belongs to this partition.
-            while stream.peek().is_some_and(|emit| run.partition(emit.meter).0 != partition) {
+            // The next row of the shard that belongs to this topic and partition.
+            while stream.peek().is_some_and(|emit| !is_here(expectation, &stream, tally.table(), partition, &emit)) {
                 stream.advance();
             }
-            let same = stream.peek().is_some_and(|emit| {
-                run.fleet().meter_id(emit.meter) == reading.meter_id
-                    && emit.interval * run.interval_ms() == reading.timestamp.0
-            });
-            in_order = same;
+            let row = Row { table: tally.table(), cells: &cells };
+            in_order = stream.peek().is_some_and(|emit| is_same(run, &stream, &emit, &row));
             if in_order {
                 stream.advance();
             } else {
@@ -110,5 +115,27 @@ fn partition_rows(
         if last {
             return Ok(());
         }
+    }
+}
+
+/// Whether the shard's next row goes to this partition of this table's topic.
+fn is_here(expectation: &Expectation, stream: &ShardStream, table: &Table, partition: i32, emit: &Emit) -> bool {
+    let run = expectation.run();
+    match (emit.kind, table.name) {
+        (Kind::Event, "events") => {
+            run.partition(emit.meter).0 == partition && !expectation.is_event_dropped(stream.event(*emit))
+        }
+        (Kind::Asset, "assets") => run.partition_of_asset(emit.meter).0 == partition,
+        (Kind::Event | Kind::Asset, _) | (_, "events" | "assets") => false,
+        _ => run.partition(emit.meter).0 == partition && !expectation.is_dropped(emit),
+    }
+}
+
+/// Whether a row is the shard's next one, as far as its place in the order goes.
+fn is_same(run: &Run, stream: &ShardStream, emit: &Emit, row: &Row<'_>) -> bool {
+    match emit.kind {
+        Kind::Event => row.cells.contains(&Cell::Id(stream.event(*emit).id)),
+        Kind::Asset => run.asset_id(emit.meter) == row.key(),
+        _ => run.fleet().meter_id(emit.meter) == row.key() && emit.interval * run.interval_ms() == row.time().0,
     }
 }

@@ -1,13 +1,12 @@
-//! `ami_interval_readings`, in one snapshot, as a binary COPY.
+//! A table, in one snapshot, as a binary COPY.
 
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BytesMut};
 use flux_schemas::{
-    layout::table::HISTORY_COLUMNS,
-    reading::{Energy, Quality, Reading, Segment, Voltage},
-    run::RunSpec,
-    time::Timestamp,
+    layout::table::{columns, postgres_table},
+    row::{Cell, Kind},
+    source::Source,
 };
 use flux_service::postgres::PostgresLogin;
 use futures::{StreamExt, pin_mut};
@@ -27,12 +26,12 @@ async fn connect(login: &PostgresLogin) -> Result<Client, Error> {
     })
 }
 
-pub(super) async fn positions(login: &PostgresLogin, sink: &str, spec: &RunSpec) -> Result<BTreeMap<i32, i64>, Error> {
+pub(super) async fn positions(login: &PostgresLogin, sink: &str, source: &Source) -> Result<BTreeMap<i32, i64>, Error> {
     let client = connect(login).await?;
     let rows = client
         .query(
             "select partition, coalesce(next, 0) from flux_positions where sink = $1 and cluster_id = $2 and topic = $3 and topic_id = $4",
-            &[&sink, &spec.cluster_id, &spec.topic, &spec.topic_id],
+            &[&sink, &&*source.cluster_id, &&*source.topic, &&*source.topic_id],
         )
         .await;
     match rows {
@@ -49,16 +48,17 @@ pub(super) async fn scan(login: &PostgresLogin, tally: &mut Tally) -> Result<(),
         .batch_execute("set timezone = 'UTC'; begin isolation level repeatable read read only")
         .await
         .map_err(failed("beginning a snapshot"))?;
+    let name = postgres_table(tally.table());
     // The id is sixteen hexadecimal digits: nothing to quote. COPY takes no parameters.
     let statement = format!(
-        "copy (select {} from ami_interval_readings where run_id = '{}') to stdout binary",
-        HISTORY_COLUMNS.join(", "),
+        "copy (select {} from {name} where run_id = '{}') to stdout binary",
+        columns(tally.table(), tally.width()),
         tally.run_id()
     );
     let stream = match client.copy_out(&statement).await {
         Ok(stream) => stream,
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-            tally.note("there is no table ami_interval_readings".into());
+        Err(error) if matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN)) => {
+            tally.note(format!("there is no table {name}, or it lacks columns of this run"));
             return Ok(());
         }
         Err(error) => return Err(failed("copying rows out")(error)),
@@ -96,40 +96,45 @@ fn row_length(buffer: &[u8]) -> Option<usize> {
 }
 
 fn take(row: &[u8], tally: &mut Tally) {
-    let mut fields = [&[][..]; HISTORY_COLUMNS.len()];
+    let (table, width) = (tally.table(), tally.width());
     let mut at = 2;
-    for field in &mut fields {
-        let length = i32::from_be_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]).max(0) as usize;
-        *field = &row[at + 4..at + 4 + length];
-        at += 4 + length;
+    let mut field = || {
+        let length = i32::from_be_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]);
+        let from = at + 4;
+        at = from + length.max(0) as usize;
+        (length >= 0).then(|| &row[from..at])
+    };
+    let mut cells = Vec::with_capacity(width);
+    let mut odd = None;
+    for column in &table.columns[..width] {
+        let cell = field().map_or(Some(Cell::Null), |value| cell(value, &column.kind));
+        odd = odd.or(cell.is_none().then_some(column.name));
+        cells.push(cell.unwrap_or(Cell::Null));
     }
-    let eight = |index: usize| <[u8; 8]>::try_from(fields[index]).unwrap_or_default();
-    let origin = || {
-        let partition = <[u8; 4]>::try_from(fields[12]).map_or(-1, i32::from_be_bytes);
-        format!("kafka_partition {partition}, kafka_offset {}", i64::from_be_bytes(eight(13)))
-    };
-    let text = |index: usize| std::str::from_utf8(fields[index]).unwrap_or_default();
-    let micros = i64::from_be_bytes(eight(1)).saturating_add(946_684_800_000_000);
-    let (Some(segment), Some(quality), 0) = (Segment::parse(text(7)), Quality::parse(text(10)), micros % 1000) else {
-        return tally.unreadable("a column that no reading has", origin);
-    };
-    let (kwh, volts) = (f64::from_be_bytes(eight(2)), f64::from_be_bytes(eight(3)));
-    let (usage, voltage) = (Energy::from_kwh(kwh), Voltage::from_volts(volts));
-    let reading = Reading {
-        meter_id: text(0),
-        timestamp: Timestamp(micros.div_euclid(1000)),
-        usage: usage.unwrap_or(Energy(0)),
-        voltage: voltage.unwrap_or(Voltage(0)),
-        transformer_id: text(4),
-        circuit_id: text(5),
-        substation_id: text(6),
-        segment,
-        service_area: text(8),
-        is_outage: fields[9] == [1],
-        quality,
-    };
-    if usage.is_none() || voltage.is_none() {
-        return tally.altered(&reading, &format!("USAGE_KWH is {kwh}, VOLTAGE is {volts}"), origin);
+    // After the columns: run, partition, offset.
+    field();
+    let partition = field().and_then(|value| Some(i32::from_be_bytes(value.try_into().ok()?))).unwrap_or(-1);
+    let offset = field().and_then(|value| Some(i64::from_be_bytes(value.try_into().ok()?))).unwrap_or(-1);
+    let origin = || format!("kafka_partition {partition}, kafka_offset {offset}");
+    match odd {
+        Some(column) => tally.unreadable(&format!("{column} holds what no row has"), origin),
+        None => tally.row(&cells, origin),
     }
-    tally.row(&reading, origin);
+}
+
+/// A value in the binary form of its column's type; `None` for what no row has.
+fn cell<'a>(value: &'a [u8], kind: &Kind) -> Option<Cell<'a>> {
+    Some(match kind {
+        Kind::Text | Kind::Symbol(_) => Cell::Text(std::str::from_utf8(value).ok()?),
+        Kind::Timestamp => {
+            let micros = i64::from_be_bytes(value.try_into().ok()?).saturating_add(946_684_800_000_000);
+            Cell::Int(Some(micros).filter(|micros| micros % 1000 == 0)?.div_euclid(1000))
+        }
+        Kind::Double(_) => kind.number(f64::from_be_bytes(value.try_into().ok()?)),
+        Kind::Float(_) => kind.number(f32::from_be_bytes(value.try_into().ok()?).into()),
+        Kind::Int => Cell::Int(i32::from_be_bytes(value.try_into().ok()?).into()),
+        Kind::Long => Cell::Int(i64::from_be_bytes(value.try_into().ok()?)),
+        Kind::Boolean => Cell::Boolean(value == [1]),
+        Kind::Id => Cell::Id(value.try_into().ok()?),
+    })
 }

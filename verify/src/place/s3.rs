@@ -11,23 +11,19 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use flux_schemas::{
     layout::{
-        json::Row,
-        plan::{DATA_PREFIX, PLAN_PREFIX, Plan},
+        json::ReadBack,
+        parquet::read_back,
+        plan::{PLAN_PREFIX, Plan},
+        table::data_prefix,
     },
-    reading::{Energy, Quality, Reading, Segment, Voltage},
-    run::RunSpec,
     source::{Partition, Source},
-    time::Timestamp,
 };
 use flux_service::s3::S3Login;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use parquet::{
-    file::reader::{FileReader, SerializedFileReader},
-    record::RowAccessor,
-};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::{Error, expectation::Expectation, tally::Tally};
+use crate::{Error, tally::Tally};
 
 fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: impl ToString) -> impl Fn(E) -> Error {
     move |error| Error::Place { place: "s3", doing: doing.to_string(), source: error.into() }
@@ -35,15 +31,6 @@ fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: impl ToStrin
 
 fn open(login: &S3Login) -> Result<Arc<dyn ObjectStore>, Error> {
     login.open().map_err(failed("opening the bucket"))
-}
-
-fn source(spec: &RunSpec, partition: i32) -> Source {
-    Source {
-        cluster_id: spec.cluster_id.as_str().into(),
-        topic: spec.topic.as_str().into(),
-        topic_id: spec.topic_id.as_str().into(),
-        partition: Partition(partition),
-    }
 }
 
 async fn keys(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<Path>, Error> {
@@ -64,11 +51,17 @@ async fn plan(store: &dyn ObjectStore, key: &Path) -> Result<Plan, Error> {
     serde_json::from_slice(&bytes(store, key).await?).map_err(failed(key))
 }
 
-pub(super) async fn positions(login: &S3Login, sink: &str, spec: &RunSpec) -> Result<BTreeMap<i32, i64>, Error> {
+pub(super) async fn positions(
+    login: &S3Login,
+    sink: &str,
+    topic: &Source,
+    partitions: i32,
+) -> Result<BTreeMap<i32, i64>, Error> {
     let store = open(login)?;
     let mut positions = BTreeMap::new();
-    for partition in 0..spec.partitions {
-        let prefix = flux_schemas::layout::plan::chain_prefix(sink, &source(spec, partition));
+    for partition in 0..partitions {
+        let source = Source { partition: Partition(partition), ..topic.clone() };
+        let prefix = flux_schemas::layout::plan::chain_prefix(sink, &source);
         let last = keys(&*store, &prefix).await?.into_iter().max();
         if let Some(last) = last {
             let plan = plan(&*store, &last).await?;
@@ -83,14 +76,8 @@ pub(super) async fn positions(login: &S3Login, sink: &str, spec: &RunSpec) -> Re
     Ok(positions)
 }
 
-pub(super) async fn scan(
-    login: &S3Login,
-    sink: &str,
-    expectation: &Expectation,
-    tally: &mut Tally,
-) -> Result<(), Error> {
+pub(super) async fn scan(login: &S3Login, sink: &str, topic: &str, tally: &mut Tally) -> Result<(), Error> {
     let store = open(login)?;
-    let topic = &expectation.run().spec().topic;
     let marker = format!("ami_stream_{topic}_");
     let of_topic = |key: &Path| {
         key.filename().is_some_and(|name| {
@@ -100,7 +87,8 @@ pub(super) async fn scan(
     // Listed before the objects: what these plans name is there by now, or is missing. Listed again after them: an
     // object that is there by now was planned before.
     let plans_before = plan_keys(&*store, sink, topic).await?;
-    let objects: BTreeSet<Path> = keys(&*store, DATA_PREFIX).await?.into_iter().filter(of_topic).collect();
+    let objects: BTreeSet<Path> =
+        keys(&*store, &data_prefix(tally.table())).await?.into_iter().filter(of_topic).collect();
     let plans = plan_keys(&*store, sink, topic).await?;
     let (mut planned, mut due, mut at_work) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut read = futures::stream::iter(&plans)
@@ -171,13 +159,14 @@ pub(super) fn lines(text: &[u8], tally: &mut Tally, origin: impl Fn() -> String)
     let run = tally.run_id().to_string();
     for (number, line) in text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
         let at = || format!("{} line {}", origin(), number + 1);
-        match serde_json::from_slice::<Row<'_>>(line) {
+        match ReadBack::parse(tally.table(), line) {
             Ok(row) if row.run_id != run => {}
-            Ok(row) => match row.reading() {
-                Some(reading) => tally.row(&reading, at),
-                None => tally.unreadable("a value that no reading has", at),
-            },
-            Err(error) => tally.unreadable(&error.to_string(), at),
+            Ok(row) => {
+                let mut cells = Vec::new();
+                row.cells(tally.width(), &mut cells);
+                tally.row(&cells, at);
+            }
+            Err(error) => tally.unreadable(&error, at),
         }
     }
 }
@@ -185,31 +174,14 @@ pub(super) fn lines(text: &[u8], tally: &mut Tally, origin: impl Fn() -> String)
 fn parquet(key: &Path, body: Bytes, tally: &mut Tally) -> Result<(), Error> {
     let run = tally.run_id().to_string();
     let reader = SerializedFileReader::new(body).map_err(failed(key))?;
-    for (number, row) in reader.get_row_iter(None).map_err(failed(key))?.enumerate() {
-        let row = row.map_err(failed(key))?;
+    for (number, record) in reader.get_row_iter(None).map_err(failed(key))?.enumerate() {
+        let record = record.map_err(failed(key))?;
         let at = || format!("{key} row {}", number + 1);
-        let text = |column: usize| row.get_string(column).map(String::as_str).unwrap_or_default();
-        if text(11) != run {
-            continue;
-        }
-        let reading = || {
-            Some(Reading {
-                meter_id: text(0),
-                timestamp: Timestamp(row.get_timestamp_millis(1).ok()?),
-                usage: Energy::from_kwh(row.get_double(2).ok()?)?,
-                voltage: Voltage::from_volts(row.get_double(3).ok()?)?,
-                transformer_id: text(4),
-                circuit_id: text(5),
-                substation_id: text(6),
-                segment: Segment::parse(text(7))?,
-                service_area: text(8),
-                is_outage: row.get_bool(9).ok()?,
-                quality: Quality::parse(text(10))?,
-            })
-        };
-        match reading() {
-            Some(reading) => tally.row(&reading, at),
-            None => tally.unreadable("a value that no reading has", at),
+        let mut cells = Vec::new();
+        match read_back(tally.table(), tally.width(), &record, &mut cells) {
+            Some(of_run) if of_run != run => {}
+            Some(_) => tally.row(&cells, at),
+            None => tally.unreadable("a value that no row has", at),
         }
     }
     Ok(())

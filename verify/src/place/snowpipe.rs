@@ -7,7 +7,6 @@ use flux_schemas::{
         table_files::{ChannelState, STATE_FILE, data_file, segment},
         token::{self, Token},
     },
-    run::RunSpec,
     source::{Partition, Source},
 };
 
@@ -26,15 +25,10 @@ fn state(folder: &Path) -> Result<Option<ChannelState>, Error> {
     }
 }
 
-pub(super) fn positions(root: &Path, sink: &str, spec: &RunSpec) -> Result<BTreeMap<i32, i64>, Error> {
+pub(super) fn positions(root: &Path, sink: &str, topic: &Source, partitions: i32) -> Result<BTreeMap<i32, i64>, Error> {
     let mut positions = BTreeMap::new();
-    for partition in 0..spec.partitions {
-        let source = Source {
-            cluster_id: spec.cluster_id.as_str().into(),
-            topic: spec.topic.as_str().into(),
-            topic_id: spec.topic_id.as_str().into(),
-            partition: Partition(partition),
-        };
+    for partition in 0..partitions {
+        let source = Source { partition: Partition(partition), ..topic.clone() };
         let state = state(&root.join(segment(&token::channel(sink, &source))))?;
         let token = state.and_then(|state| Token::parse(&state.committed_token?));
         if let Some(token) = token.filter(|token| token.identity == source.identity()) {

@@ -66,12 +66,17 @@ const HOME_KW: f64 = 1.63;
 
 impl Customer {
     /// `means` are the mean outputs of the shop and plant profiles, see [`profile_means`].
-    pub(super) fn new(segment: Segment, key: Key, means: &ProfileMeans) -> Self {
+    pub(super) fn new(segment: Segment, key: Key, means: &ProfileMeans, electric_heating: f64) -> Self {
         match segment {
-            Segment::Residential => Self::Home(Home::new(key)),
+            Segment::Residential => Self::Home(Home::new(key, electric_heating)),
             Segment::Commercial => Self::Shop(Shop::new(key, means)),
             Segment::Industrial => Self::Plant(Plant::new(key, means)),
         }
+    }
+
+    /// Whether there is a roof that may give back.
+    pub(super) fn generates(&self) -> bool {
+        matches!(self, Self::Home(home) if home.generates())
     }
 
     /// Net load in a quarter, kW: negative where a roof gives more than the home takes. `pick_up` is the share of the

@@ -139,7 +139,7 @@ impl Cycle {
 }
 
 impl Home {
-    pub(super) fn new(key: Key) -> Self {
+    pub(super) fn new(key: Key, electric_heating: f64) -> Self {
         let statics = key.stream(stream::UTILITY);
         let normal = |draw: i64| statics.gaussian(draw);
         let uniform = |draw: i64| statics.uniform(100 + draw);
@@ -150,9 +150,10 @@ impl Home {
             period: if uniform(draw) < 0.40 { 0.0 } else { 0.8 + uniform(draw + 1) },
             phase: 8.0 * uniform(draw + 2),
         };
-        let heating_kw = match uniform(0) {
-            chance if chance < 0.30 => 3.1 * power(0.6),
-            chance if chance < 0.55 => 5.9 * power(0.6),
+        // Rather more heat pumps than strips, the rest burns gas.
+        let heating_kw = match uniform(0) / electric_heating {
+            chance if chance < 0.30 / 0.55 => 3.1 * power(0.6),
+            chance if chance < 1.0 => 5.9 * power(0.6),
             _ => 0.45,
         };
         Self {
@@ -171,6 +172,10 @@ impl Home {
             charger_kw: if uniform(3) < 0.03 { if uniform(4) < 0.7 { 7.2 } else { 11.5 } } else { 0.0 },
             roof_kw: if uniform(5) < 0.03 { 6.5 * lognormal(0.35, normal(8)) } else { 0.0 },
         }
+    }
+
+    pub(super) fn generates(&self) -> bool {
+        self.roof_kw > 0.0
     }
 
     pub(super) fn kw(&self, key: Key, quarter: &Quarter, pick_up: f64, octaves: &Octaves) -> f64 {
