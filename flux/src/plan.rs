@@ -184,9 +184,11 @@ fn take(run: &Arc<Run>, partitions: i32) -> Sample {
     }
     sample.seconds = started.elapsed().as_secs_f64();
     sample.rows = emits.len() as f64;
-    // A file is a day; a bronze object an hour of a partition; a unit of Snowpipe megabytes.
+    // A file is a day, by interval and meter; a bronze object an hour of a partition; a unit of Snowpipe megabytes.
+    emits.sort_by_key(|emit| (emit.interval, emit.meter));
     let mut day = RowGroup::new(Table::readings(), run.spec().width(), false);
     let (mut json, mut bronze) = (Vec::new(), Vec::new());
+    let a_day = (86_400_000 / run.interval_ms() * i64::from(run.fleet().len())) as usize;
     let hour = (3_600_000 / run.interval_ms() * i64::from(run.fleet().len()) / i64::from(partitions)).max(1) as usize;
     for (number, emit) in emits.iter().enumerate() {
         let mut cells: Vec<Cell<'_>> = Vec::new();
@@ -196,6 +198,9 @@ fn take(run: &Arc<Run>, partitions: i32) -> Sample {
         write_row(&mut json, Keys::Upper, &row, run.id(), Partition(0), number as u64);
         write_row(&mut bronze, Keys::Lower, &row, run.id(), Partition(0), number as u64);
         sample.postgres += tuple(run, &cells);
+        if day.len() == a_day.min(SAMPLE) || number + 1 == emits.len() {
+            sample.parquet += parquet(&mut day).unwrap_or_default() as f64;
+        }
         if (number + 1) % hour == 0 || number + 1 == emits.len() {
             sample.ndjson_gz += gzip(&bronze) as f64;
             bronze.clear();
@@ -205,7 +210,6 @@ fn take(run: &Arc<Run>, partitions: i32) -> Sample {
     sample.json_zstd =
         json.chunks(3_500_000).map(|unit| zstd::bulk::compress(unit, 1).map_or(0, |body| body.len())).sum::<usize>()
             as f64;
-    sample.parquet = parquet(&mut day).unwrap_or_default() as f64;
     sample
 }
 

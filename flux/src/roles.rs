@@ -65,7 +65,11 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
             )
             || matches!(
                 cause.downcast_ref(),
-                Some(flux_verify::Error::UnknownRun { .. } | flux_verify::Error::Unset { .. })
+                Some(
+                    flux_verify::Error::UnknownRun { .. }
+                        | flux_verify::Error::Unset { .. }
+                        | flux_verify::Error::Run(_)
+                )
             )
     };
     if error.chain().any(configuration) { 2 } else { 1 }

@@ -56,7 +56,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &UpArguments) -> anyhow:
     }
     let started = Instant::now();
     let stand_ins = StandIns::start(folder, settings, &shutdown).await?;
-    let remembered = remember(folder, arguments, flux_fleet::load(settings).await?)?;
+    let remembered = remember(folder, arguments, flux_fleet::load(settings).await?.as_ref())?;
     let config = folder.join("flux.toml");
     std::fs::write(&config, stand_ins.config(settings)).with_context(|| format!("writing {}", config.display()))?;
     println!("state      {}", folder.display());
@@ -198,7 +198,7 @@ fn forget(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// The run of this folder: the one that was begun, or a new one.
-fn remember(folder: &Path, arguments: &UpArguments, assets: Option<Assets>) -> anyhow::Result<Remembered> {
+fn remember(folder: &Path, arguments: &UpArguments, assets: Option<&Assets>) -> anyhow::Result<Remembered> {
     let path = folder.join("run.json");
     let asked = |arguments: &UpArguments| -> Result<(Request, u32, bool, bool), Usage> {
         let mut spec = arguments.spec.clone();
@@ -207,7 +207,7 @@ fn remember(folder: &Path, arguments: &UpArguments, assets: Option<Assets>) -> a
             spec.preset = Some("quick-demo".into());
         }
         spec.live = !arguments.once;
-        let (request, explicit) = request(&spec, assets.clone())?;
+        let (request, explicit) = request(&spec, assets.cloned())?;
         let days = match &spec.preset {
             Some(name) => flux_generator::preset::Preset::parse(name).map_err(Usage)?.days,
             None => spec.days.unwrap_or(7),

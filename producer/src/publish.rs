@@ -79,6 +79,9 @@ impl TopicEnds {
     }
 }
 
+/// Ends of rows, by table and partition.
+pub type Ends = Vec<((String, i32), i64)>;
+
 /// Records that wait in the client or are on their way. Few, so that they stay in the processor's cache.
 const QUEUE_RECORDS: usize = 10_000;
 /// Size of a full batch.
@@ -183,7 +186,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`Abandoned`].
-    pub fn flush(&self) -> Result<Vec<((String, i32), i64)>, Abandoned> {
+    pub fn flush(&self) -> Result<Ends, Abandoned> {
         // Full batches go by themselves; only the last one needs telling. Told earlier, the client would spin.
         let deadline = Instant::now() + self.patience;
         while self.producer.in_flight_count() > LAST_BATCH_RECORDS && Instant::now() < deadline {

@@ -347,6 +347,9 @@ fn bad_input_is_refused_with_what_to_do_about_it() {
         "fleet.meters={}",
         file("meters.csv", &format!("METER_ID,TRANSFORMER_ID,CIRCUIT_ID,SUBSTATION_ID,LATITUDE\n{meters}"))
     );
+    let clean: String = (0..20).map(|number| format!("M{number},T1,C1,S1\n")).collect();
+    let clean = file("clean.csv", &format!("METER_ID,TRANSFORMER_ID,CIRCUIT_ID,SUBSTATION_ID\n{clean}"));
+    let clean = format!("fleet.meters={clean}");
     let transformers =
         format!("fleet.transformers={}", file("transformers.csv", "TRANSFORMER_ID,CIRCUIT_ID\nT0,C1\nT1,C1\nT2,C1\n"));
     let cases: &[(&[&str], &[&str])] = &[
@@ -371,7 +374,7 @@ fn bad_input_is_refused_with_what_to_do_about_it() {
                 "meters.csv",
             ],
         ),
-        (&["--set", &orphans, "--meters", "20"], &["fleet.meters says which meters there are; drop --meters"]),
+        (&["--set", &clean, "--meters", "20"], &["fleet.meters says which meters there are; drop --meters"]),
     ];
     for (arguments, expected) in cases {
         let refused = stack.run(2, &[&["preview"], *arguments].concat());

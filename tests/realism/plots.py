@@ -71,7 +71,7 @@ def voltage_against_load(axes, readings: Readings) -> None:
 
 
 def arrivals(axes, flux: str, seed: int) -> None:
-    for pattern in ("staggered", "partial", "degraded"):
+    for pattern in ("uniform", "staggered", "partial", "degraded"):
         text = run(
             [flux, "preview", "--json", "--rows", "20000", "--seed", str(seed), "--meters", "20000", "--days", "1"]
             + ["--start", str(START), "--pattern", pattern]
@@ -86,13 +86,45 @@ def arrivals(axes, flux: str, seed: int) -> None:
     axes.legend(fontsize=6)
 
 
+def restoration(axes, flux: str, folder: pathlib.Path, seed: int) -> None:
+    """Customers without power after the shipped storms, share of those of the worst moment."""
+    for scenario, days in (("summer-storm", 5), ("hurricane", 12)):
+        out = folder / scenario
+        # With outage rows in line, whatever the scenario says: a row for every interval.
+        generate(flux, out, seed, "documented", 20_000, days, "--scenario", scenario)
+        frame = pl.scan_parquet(out / "dt=*" / "readings.parquet").filter(pl.col("is_outage"))
+        share = frame.group_by("reading_timestamp").len().sort("reading_timestamp").collect()
+        hours = (share["reading_timestamp"] - share["reading_timestamp"][0]).dt.total_minutes().to_numpy() / 60
+        customers = share["len"].to_numpy() / 20_000
+        worst = int(np.argmax(customers))
+        axes.plot(hours[worst:] - hours[worst], customers[worst:] * 100, label=scenario)
+    axes.plot([24, 108, 216], [72 * 0.78, 30 * 0.78, 2], "x", color="black", label="Beryl, July 2024")
+    axes.set(title="without power after a storm", xlabel="hours after the worst moment", ylabel="% of customers")
+    axes.legend(fontsize=6)
+
+
+def lateness(axes, flux: str, folder: pathlib.Path, seed: int) -> None:
+    for pattern in ("partial", "degraded"):
+        out = folder / f"late-{pattern}"
+        generate(flux, out, seed, "documented", 1_000, 8, "--pattern", pattern, "--backfill", "on", "--wide")
+        frame = pl.read_parquet(
+            out / "dt=*" / "readings.parquet", columns=["reading_timestamp", "hes_received_at", "revision"]
+        )
+        delay = (frame["hes_received_at"] - frame["reading_timestamp"]).dt.total_milliseconds().to_numpy() / 3.6e6
+        delay = np.sort(delay - 0.25)
+        axes.semilogx(np.maximum(delay, 1e-3), 100 * (1 - np.arange(len(delay)) / len(delay)), label=pattern)
+    axes.set(title="rows that arrive later than", xlabel="hours after the interval's end", ylabel="% of rows")
+    axes.set(yscale="log", ylim=(0.01, 110))
+    axes.legend(fontsize=6)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("flux")
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6), constrained_layout=True)
+    figure, axes = plt.subplots(2, 4, figsize=(14, 6), constrained_layout=True)
     with tempfile.TemporaryDirectory() as temporary:
         for model in MODELS:
             folder = pathlib.Path(temporary) / model
@@ -101,6 +133,8 @@ def main() -> None:
             load_duration(axes[0][1], model, readings)
             autocorrelation(axes[0][2], model, readings)
             coincidence_curve(axes[1][0], model, readings)
+        restoration(axes[0][3], arguments.flux, pathlib.Path(temporary), arguments.seed)
+        lateness(axes[1][3], arguments.flux, pathlib.Path(temporary), arguments.seed)
     mean_days(axes[0][0], readings)
     voltage_against_load(axes[1][1], readings)
     arrivals(axes[1][2], arguments.flux, arguments.seed)

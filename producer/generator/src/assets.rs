@@ -314,7 +314,8 @@ fn nodes(
                 None => {
                     let rule = "nothing has this id: an orphan; add its parent or remove it";
                     check.fault(list, line.line, parent_column, &line.parent, rule);
-                    continue;
+                    // It is there all the same: what hangs on it is no orphan.
+                    0
                 }
             },
         };
@@ -338,22 +339,17 @@ fn derive_missing(lists: &mut Lists, check: &mut Check) {
         let node = |(id, (line, parent))| NodeLine { line, id, parent, ..NodeLine::default() };
         parents.into_iter().map(node).collect()
     };
-    let (mut circuits_by_meter, mut substations_by_meter) = (Vec::new(), Vec::new());
     if lists.transformers.is_empty() {
         let mut rows = lists.meters.iter().map(|line| (line.line, &*line.transformer_id, &*line.circuit_id));
         lists.transformers = gather("meters", "CIRCUIT_ID", &mut rows);
-        circuits_by_meter =
-            lists.meters.iter().map(|line| (line.line, &*line.circuit_id, &*line.substation_id)).collect();
     }
     if lists.circuits.is_empty() {
-        lists.circuits = gather("meters", "SUBSTATION_ID", &mut circuits_by_meter.into_iter());
-        substations_by_meter = lists.circuits.iter().map(|line| (line.line, line.parent.clone())).collect();
+        let named = lists.meters.iter().filter(|line| !line.circuit_id.is_empty());
+        let mut rows = named.map(|line| (line.line, &*line.circuit_id, &*line.substation_id));
+        lists.circuits = gather("meters", "SUBSTATION_ID", &mut rows);
     }
     if lists.substations.is_empty() {
-        if substations_by_meter.is_empty() {
-            substations_by_meter = lists.circuits.iter().map(|line| (line.line, line.parent.clone())).collect();
-        }
-        let mut rows = substations_by_meter.iter().map(|(line, id)| (*line, &**id, ""));
+        let mut rows = lists.circuits.iter().map(|line| (line.line, &*line.parent, ""));
         lists.substations = gather("circuits", "SUBSTATION_ID", &mut rows);
     }
 }

@@ -353,7 +353,7 @@ impl Texts {
     }
 
     pub(crate) fn len(&self) -> u32 {
-        if self.width > 0 { (self.text.len() / self.width) as u32 } else { self.ends.len() as u32 }
+        self.text.len().checked_div(self.width).unwrap_or(self.ends.len()) as u32
     }
 
     /// The index of a text, where they ascend.

@@ -13,7 +13,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`run`] | a validated run: everything below, built from a [`flux_schemas::run::RunSpec`] |
+//! | [`request`] | what a run may be: every rule of a [`flux_schemas::run::RunSpec`] |
+//! | [`run`] | a validated run: everything below |
 //! | [`preset`] | the four named back-fills |
 //! | [`area`] | the service areas: place, climate, customers |
 //! | [`fleet`] | meters and the tree above them |
@@ -44,6 +45,7 @@ mod noise;
 pub mod outage;
 pub mod preset;
 pub mod register;
+pub mod request;
 pub mod run;
 pub mod scenario;
 mod weather;

@@ -143,17 +143,28 @@ fn utility_intervals_of_every_length_are_made_of_the_same_quarters() {
     assert!(compared > 20_000, "{compared}");
 }
 
+/// A million pairs of meter and interval, drawn by chance, each on its own; and the same in blocks, interval by interval.
 #[test]
 fn a_reading_is_the_same_alone_and_in_a_block() {
     let fleet = fleet(9, 2_000);
+    let draws = Key::new(77, 0, 0).stream(1);
     for load in [LoadModel::Documented(BaseUnit::PerReading), LoadModel::Utility] {
         let model = model(9, &fleet, 900, load);
+        let intervals: Vec<i64> = YEAR.step_by(137).collect();
         let mut contexts = Contexts::default();
-        for k in YEAR.step_by(701) {
-            let alone = model.context(k);
-            for meter in (0..fleet.len()).step_by(7) {
-                assert_eq!(model.values(meter, &alone), model.values(meter, contexts.get(&model, k)));
-            }
+        let block: Vec<Values> = intervals
+            .iter()
+            .flat_map(|k| {
+                let context = contexts.get(&model, *k).clone();
+                (0..fleet.len()).map(|meter| model.values(meter, &context)).collect::<Vec<_>>()
+            })
+            .collect();
+        let mut alone: Vec<Option<Context>> = vec![None; intervals.len()];
+        for pair in 0..500_000 {
+            let index = draws.bits(2 * pair) as usize % intervals.len();
+            let meter = (draws.bits(2 * pair + 1) % u64::from(fleet.len())) as u32;
+            let context = alone[index].get_or_insert_with(|| model.context(intervals[index]));
+            assert_eq!(model.values(meter, context), block[index * fleet.len() as usize + meter as usize]);
         }
     }
 }
