@@ -98,6 +98,9 @@ impl Role {
         )?;
         build.set(1);
         metrics.register(Box::new(build))?;
+        let started = prometheus::Gauge::new("process_start_time_seconds", "Unix time at which the process started.")?;
+        started.set(crate::request::now().0 as f64 / 1000.0);
+        metrics.register(Box::new(started))?;
         Ok(Self { metrics, health: Health::new(thresholds), shutdown, trigger })
     }
 

@@ -48,7 +48,7 @@ async fn work<S: Sink>(
 ) -> anyhow::Result<ExitCode> {
     let kafka = KafkaSettings::new(settings)?;
     let registry = Registry::new(&registry(settings)?)?;
-    let telemetry = Telemetry::new(&role.metrics, role.health.clone(), &runner.name)?;
+    let telemetry = Telemetry::new(&role.metrics, role.health.clone(), &runner.name, runner.table.name)?;
     role.serve(settings, |_| axum::Router::new()).await?;
     let label = match runner.table.name {
         "readings" => format!("sink {}", kind.as_str()),

@@ -105,7 +105,7 @@ struct PlantKind {
 
 /// Continuous, two shifts, one shift.
 const PLANTS: [PlantKind; 3] = [
-    PlantKind { share: 0.40, idle: 0.80, shift: [0.0, 24.0], rest: [1.0, 1.0] },
+    PlantKind { share: 0.40, idle: 0.80, shift: [0.0, 24.0], rest: [0.6, 0.45] },
     PlantKind { share: 0.30, idle: 0.35, shift: [5.5, 23.0], rest: [0.5, 0.15] },
     PlantKind { share: 0.30, idle: 0.18, shift: [6.0, 16.5], rest: [0.3, 0.05] },
 ];

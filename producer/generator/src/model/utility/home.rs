@@ -82,8 +82,8 @@ const APPLIANCES: [Appliance; 5] = [
     Appliance {
         chance: [0.12, 0.08, 0.26, 0.62, 0.55, 0.35, 0.32, 0.30, 0.42, 0.50, 0.47, 0.36],
         rest: 1.05,
-        kw: (2.2, 4.5),
-        duration: (0.8, 2.6),
+        kw: (2.0, 4.0),
+        duration: (1.1, 2.8),
     },
     // Everything else.
     Appliance {
@@ -143,11 +143,11 @@ impl Home {
         let statics = key.stream(stream::UTILITY);
         let normal = |draw: i64| statics.gaussian(draw);
         let uniform = |draw: i64| statics.uniform(100 + draw);
-        let size = lognormal(0.56, normal(0));
+        let size = lognormal(0.62, normal(0));
         let power = |exponent: f64| libm::pow(size, exponent);
         let thermostat = |kw: f64, draw: i64| Cycle {
             kw,
-            period: if uniform(draw) < 0.40 { 0.0 } else { 0.8 + uniform(draw + 1) },
+            period: if uniform(draw) < 0.60 { 0.0 } else { 0.8 + uniform(draw + 1) },
             phase: 8.0 * uniform(draw + 2),
         };
         // Rather more heat pumps than strips, the rest burns gas.
