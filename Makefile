@@ -9,10 +9,10 @@ PACKAGES_TEST := $(PACKAGES_UP) default-jre-headless maven kcat python3 python3-
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies
 
 # The whole workspace, always: another selection of packages would compile shared crates again, with other features.
-.PHONY: help up build test bench realism plots lint packages-up packages-test clean
+.PHONY: help up build test bench realism monitoring plots lint packages-up packages-test clean
 
 help: ## Shows the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 up: packages-up build ## The whole pipeline on this machine; ARGS="--once --fresh" for one proven run
 	target/debug/flux up $(ARGS)
@@ -33,6 +33,9 @@ bench: packages-test .deps/kafka/lib ## Speeds, CPU and memory, side by side in 
 
 realism: build .deps/realism ## Emits years of readings and compares their statistics with those of real load data; about five minutes
 	.deps/realism/bin/python tests/realism/statistics_of_readings.py target/debug/flux $(ARGS)
+
+monitoring: packages-monitoring build ## Checks rules, alerts, routes and every query of every dashboard on a running pipeline; about two minutes
+	python3 tests/monitoring/check.py target/debug/flux
 
 plots: build .deps/realism ## Draws docs/realism.png
 	.deps/realism/bin/python tests/realism/plots.py target/debug/flux docs/realism.png
@@ -61,6 +64,9 @@ packages-up:
 
 packages-test:
 	@$(call install,$(PACKAGES_TEST))
+
+packages-monitoring:
+	@$(call install,prometheus prometheus-alertmanager postgresql-client python3)
 
 # Apache Kafka is on Maven Central as jars.
 .deps/kafka/lib: tests/kafka/pom.xml

@@ -286,7 +286,7 @@ def wide(flux: str, folder: pathlib.Path, seed: int, readings: Readings) -> dict
     )
     one = frame.filter(pl.col("meter_id") == frame["meter_id"][0])
     degrees = one["temperature_c"].to_numpy()[: DAYS * SLOTS].reshape(-1, SLOTS).mean(axis=1)
-    days = daily(readings.kwh.sum(axis=0)[None, :])[0]
+    days = daily(readings.homes.sum(axis=0)[None, :])[0]
     warm = degrees > 20
     found = {
         "18 corr(kWh, temperature) above 20 C": float(np.corrcoef(days[warm], degrees[warm])[0, 1]),
@@ -386,8 +386,10 @@ def run(command: list[str]) -> str:
     return outcome.stdout
 
 
-def generate(flux: str, out: pathlib.Path, seed: int, model: str, meters: int, days: int, *more: str) -> None:
-    arguments = ["--seed", seed, "--model", model, "--meters", meters, "--days", days, "--start", START, "--out", out]
+def generate(
+    flux: str, out: pathlib.Path, seed: int, model: str, meters: int, days: int, *more: str, start: datetime.date = START
+) -> None:
+    arguments = ["--seed", seed, "--model", model, "--meters", meters, "--days", days, "--start", start, "--out", out]
     run([flux, "generate", *map(str, arguments), *more])
 
 
@@ -408,17 +410,19 @@ def main() -> int:
             found[model] |= load(readings, seed) | voltage(readings, seed)
             if model == "utility":
                 shared_wide = wide(flux, folder, seed, readings)
-            # Segment means are of few customers of very different sizes: they need a larger fleet, and one week does.
-            generate(flux, folder / f"{model}-week", seed, model, 20_000, 7)
-            week = pl.read_parquet(folder / f"{model}-week" / "dt=*" / "readings.parquet")
-            means = dict(week.group_by("customer_segment").agg(pl.col("usage_kwh").mean()).iter_rows())
-            if model == "utility":
-                # A week is one season: scaled by what the season is to the year in the smaller fleet.
-                part = slice(0, 7 * SLOTS)
-                means = {
-                    name: mean * readings.of(name).mean() / readings.of(name)[:, part].mean()
-                    for name, mean in means.items()
-                }
+            # Segment means are of few customers of very different sizes: they need a larger fleet, and a week of each
+            # season stands for the year.
+            weeks = []
+            for month in (1, 4, 7, 10):
+                out = folder / f"{model}-week-{month}"
+                generate(flux, out, seed, model, 20_000, 7, start=datetime.date(2025, month, 9))
+                weeks.append(
+                    pl.scan_parquet(out / "dt=*" / "readings.parquet")
+                    .group_by("customer_segment")
+                    .agg(pl.col("usage_kwh").mean())
+                    .collect()
+                )
+            means = dict(pl.concat(weeks).group_by("customer_segment").agg(pl.col("usage_kwh").mean()).iter_rows())
             found[model]["23b COM/RES"] = means["COMMERCIAL"] / means["RESIDENTIAL"]
             found[model]["23c IND/RES"] = means["INDUSTRIAL"] / means["RESIDENTIAL"]
         generate(flux, folder / "year", seed, "documented", 20_000, DAYS)

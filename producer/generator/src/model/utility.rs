@@ -62,7 +62,7 @@ pub(super) enum Customer {
 }
 
 /// Mean load of a home, kW: shops are scaled to five times of it, plants to fifteen times.
-const HOME_KW: f64 = 1.63;
+const HOME_KW: f64 = 1.60;
 
 impl Customer {
     /// `means` are the mean outputs of the shop and plant profiles, see [`profile_means`].
