@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Lists what was injected into a run, with its cause: lost and estimated readings, outages. NDJSON, from the seed.
     Truth(TruthArguments),
+    /// Whether everything that a run needs is there: brokers, topics, registry, bucket, databases, clocks.
+    Preflight(PreflightArguments),
     /// Lists the runs in the ledger.
     Runs(RunsArguments),
     /// Shows the configuration.
@@ -255,6 +257,16 @@ pub(crate) struct VerifyArguments {
     #[arg(long, default_value = "60", value_name = "SECONDS")]
     pub(crate) wait: u64,
     /// Prints the verdict as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PreflightArguments {
+    /// kafka, registry, postgres, s3, snowpipe, comma separated, or all.
+    #[arg(long, default_value = "all", value_delimiter = ',')]
+    pub(crate) at: Vec<String>,
+    /// Prints JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

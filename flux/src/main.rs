@@ -7,6 +7,7 @@ mod generate;
 #[cfg(feature = "local")]
 mod local;
 mod plan;
+mod preflight;
 mod produce;
 mod request;
 mod roles;
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sink(arguments) => sinks::run(&settings, arguments.kind).await,
         Command::Verify(arguments) => verify::run(&settings, &arguments).await,
         Command::Truth(arguments) => truth::run(&settings, &arguments).await,
+        Command::Preflight(arguments) => preflight::run(&settings, &arguments).await,
         Command::Runs(arguments) => runs::run(&settings, &arguments).await,
         Command::Config(arguments) => config::run(&settings, &arguments),
         #[cfg(feature = "local")]

@@ -214,3 +214,30 @@ fn a_full_disk_is_named_and_once_there_is_room_everything_arrives() {
     let verdict: serde_json::Value = serde_json::from_slice(&verdict.stdout).unwrap();
     assert_eq!(verdict["places"][0]["found"], 500 * 7 * 96, "{verdict:#}");
 }
+
+/// What a run needs and does not have is named with what to do about it; what is there is READY.
+#[test]
+fn preflight_says_what_is_missing() {
+    let stack = Stack::new(Broker::Local);
+    let preflight = |code: i32, arguments: &[&str]| {
+        let output = stack.run(code, &[&["preflight"], arguments].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let good = preflight(0, &[]);
+    for place in ["kafka", "registry", "postgres", "s3", "snowpipe"] {
+        assert!(good.lines().any(|line| line.starts_with("READY") && line.contains(place)), "{place}\n{good}");
+    }
+    assert!(good.contains("is not there yet; the producer makes it") && !good.contains("NOT_READY"), "{good}");
+    stack.run(0, &["produce", "--meters", "10", "--days", "1"]);
+    let broken: &[(&str, &str, &str)] = &[
+        ("kafka", "kafka.partitions=8", "has 4 partitions, 8 are asked for; set kafka.partitions"),
+        ("registry", "registry.url=http://127.0.0.1:1", "check registry.url"),
+        ("postgres", "postgres.url=postgres://nobody@127.0.0.1:1/x", "check postgres.url"),
+        ("s3", "s3.endpoint=http://127.0.0.1:1", "check s3.bucket"),
+        ("snowpipe", "snowpipe.user=NOBODY", "check account, user, key"),
+    ];
+    for (place, setting, expected) in broken {
+        let said = preflight(1, &["--at", place, "--set", setting]);
+        assert!(said.contains("NOT_READY") && said.contains(expected), "{setting}: {said}");
+    }
+}
