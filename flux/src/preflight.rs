@@ -101,13 +101,11 @@ pub(crate) async fn run(settings: &Settings, arguments: &PreflightArguments) -> 
 async fn kafka(settings: &Settings, checks: &mut Vec<Check>) -> anyhow::Result<()> {
     let producer = ProducerSettings::new(settings)?;
     let brokers = producer.kafka.brokers.clone();
-    let wanted = [
-        (producer.readings_topic.clone(), producer.partitions),
-        (producer.runs_topic.clone(), 1),
-    ];
+    let wanted = [(producer.readings_topic.clone(), producer.partitions), (producer.runs_topic.clone(), 1)];
     let found = tokio::task::spawn_blocking(move || {
         let identities = Identities::new(&producer.kafka)?;
-        wanted.map(|(name, partitions)| identities.topic(&name, PATIENCE).map(|found| (name, partitions, found)))
+        wanted
+            .map(|(name, partitions)| identities.topic(&name, PATIENCE).map(|found| (name, partitions, found)))
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
     })
@@ -186,7 +184,11 @@ async fn postgres(settings: &Settings, optional: bool, checks: &mut Vec<Check>) 
     }
     let skew = theirs - (asked.0 + now().0) / 2;
     checks.push(if skew.abs() > SKEW_MS {
-        warn("postgres", format!("its clock is {:.1} s from ours", skew as f64 / 1000.0), "synchronise the clocks (NTP)")
+        warn(
+            "postgres",
+            format!("its clock is {:.1} s from ours", skew as f64 / 1000.0),
+            "synchronise the clocks (NTP)",
+        )
     } else {
         ready("postgres", "clocks agree")
     });
@@ -213,9 +215,10 @@ async fn s3(settings: &Settings, checks: &mut Vec<Check>) -> anyhow::Result<()> 
             format!("{bucket}: {}", chain(&error)),
             "check s3.bucket, its region and keys; grant s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject",
         ),
-        Ok(Ok((true, body))) if body == "first" => {
-            ready("s3", format!("{bucket}: made, read, refused twice and removed in {} ms", started.elapsed().as_millis()))
-        }
+        Ok(Ok((true, body))) if body == "first" => ready(
+            "s3",
+            format!("{bucket}: made, read, refused twice and removed in {} ms", started.elapsed().as_millis()),
+        ),
         Ok(Ok(_)) => not_ready(
             "s3",
             format!("{bucket}: a second create-only PUT was not refused"),

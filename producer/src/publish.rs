@@ -58,8 +58,11 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(message) => {
-                // Nearly all records are readings: the comparison is of one short name.
-                let topic = self.topics.iter().find(|topic| topic.name == message.topic());
+                // Most runs have readings alone, and this is asked for every record.
+                let topic = match &*self.topics {
+                    [readings] => Some(readings),
+                    topics => topics.iter().find(|topic| topic.name == message.topic()),
+                };
                 if let Some(end) = topic.and_then(|topic| topic.ends.get(message.partition() as usize)) {
                     end.fetch_max(message.offset() + 1, Relaxed);
                 }

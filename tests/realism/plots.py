@@ -82,7 +82,7 @@ def arrivals(axes, flux: str, seed: int) -> None:
         frame = frame.filter(pl.col("READING_TIMESTAMP") == pl.col("READING_TIMESTAMP").min())
         offset = (frame["ARRIVAL"] - frame["READING_TIMESTAMP"]).dt.total_milliseconds().to_numpy() / 1000 - 900
         axes.hist(offset, bins=60, range=(0, 900), histtype="step", label=pattern)
-    axes.set(title="arrival after the interval's end", xlabel="s", ylabel="readings, 20,000 meters")
+    axes.set(title="arrival after the interval's end", xlabel="s", ylabel="readings, 20,000 meters", yscale="log")
     axes.legend(fontsize=6)
 
 

@@ -313,7 +313,10 @@ impl ShardStream {
     }
 
     fn is_over(&self) -> bool {
-        let Some(end) = self.run.end_interval() else { return self.meters.is_empty() && self.run.is_plain() };
+        let Some(end) = self.run.end_interval() else {
+            // Of no meters there is nothing but their share of the assets.
+            return self.meters.is_empty() && self.cursor.bucket >= self.run.first_interval();
+        };
         let after_the_end = self.run.has_copies() && self.cursor.bucket == end;
         self.cursor.bucket >= end && self.backlog.is_empty() && !after_the_end
     }

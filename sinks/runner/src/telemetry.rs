@@ -56,9 +56,8 @@ impl Telemetry {
     /// # Errors
     /// When a metric of that name is registered already.
     pub fn new(metrics: &Registry, health: Health, sink: &str, records: &str) -> Result<Arc<Self>, prometheus::Error> {
-        let labelled = |name: &str, help: &str| {
-            Opts::new(name, help).const_label("sink", sink).const_label("records", records)
-        };
+        let labelled =
+            |name: &str, help: &str| Opts::new(name, help).const_label("sink", sink).const_label("records", records);
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             HistogramOpts::new(name, help)
                 .const_label("sink", sink)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::run::tests::{request, run, run_of};
+use crate::run::tests::{request, run_of};
 
 fn readings(run: &Arc<Run>, shard: i32) -> (Vec<Emit>, Accounting) {
     let mut stream = ShardStream::new(run.clone(), shard);
@@ -153,7 +153,15 @@ fn staggered_offsets_are_uniform_over_the_interval_and_steady_per_meter() {
 
 #[test]
 fn a_stream_without_end_over_no_meters_ends() {
-    let run = Arc::new(run(10, 1, Pattern::Uniform, 64, 64));
-    let empty = (0..64).find(|shard| run.meters_of_shard(*shard).is_empty()).expect("ten meters leave shards empty");
-    assert!(ShardStream::new(run, empty).peek().is_none());
+    for events in [false, true] {
+        let request = crate::run::Request { end: None, events, ..request(10, 1, Pattern::Uniform) };
+        let run = Arc::new(run_of(&request, 64, 64));
+        let empty =
+            (0..64).find(|shard| run.meters_of_shard(*shard).is_empty()).expect("ten meters leave shards empty");
+        let mut stream = ShardStream::new(run, empty);
+        while let Some(emit) = stream.peek() {
+            assert_eq!(emit.kind, Kind::Asset);
+            stream.advance();
+        }
+    }
 }
