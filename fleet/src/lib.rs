@@ -375,4 +375,32 @@ mod tests {
         let error = block(load(&given)).unwrap_err().to_string();
         assert!(error.contains("meters line 9: LATITUDE is \"290\"; use degrees from -90 to 90"), "{error}");
     }
+
+    #[test]
+    fn a_parquet_file_is_read_like_a_csv() {
+        use parquet::{
+            data_type::ByteArrayType,
+            file::{properties::WriterProperties, writer::SerializedFileWriter},
+            schema::parser::parse_message_type,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("meters.parquet");
+        let schema = "message meters { required binary METER_ID (STRING); required binary TRANSFORMER_ID (STRING);
+            required binary CIRCUIT_ID (STRING); required binary SUBSTATION_ID (STRING); }";
+        let file = std::fs::File::create(&path).unwrap();
+        let schema = parse_message_type(schema).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema.into(), WriterProperties::new().into()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        for text in [|n: u32| format!("M{n:03}"), |n| format!("T{}", n / 4), |n| format!("C{}", n / 8), |_| "S".into()]
+        {
+            let mut column = group.next_column().unwrap().unwrap();
+            let values: Vec<_> = (0..40).map(|number| text(number).as_str().into()).collect();
+            column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.close().unwrap();
+        let given = settings(&[("fleet.meters", &path)]);
+        assert_eq!(block(load(&given)).unwrap().unwrap().meters(), 40);
+    }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 
-use crate::harness::{Broker, Process, Stack, eventually};
+use crate::harness::{BUCKET, Broker, Process, Stack, eventually};
 
 /// Everything at once: a storm, readings that come late, twice, as estimates and after the power is back.
 const EVERYTHING: &[&str] = &[
@@ -268,6 +268,11 @@ fn a_fleet_of_ones_own_is_proven_and_another_is_refused() {
         stack.sql("select count(distinct meter_id) from ami_interval_readings where transformer_id like 'T-%'"),
         60
     );
+    // The same list from the database is the same fleet.
+    stack.sql("create table meters (number text, transformer text, circuit text, class text)");
+    stack.sql("insert into meters select n::text, 'T-' || n / 5, 'C-' || n / 20, case when n % 5 = 0 then 'C' else 'R' end from generate_series(100, 159) as n");
+    let query = "fleet.meters=postgres:select number as meter_number, transformer as transformer_id, circuit as circuit_id, 'S-1' as substation_id, class as customer_class from meters";
+    stack.run(0, &words(&with(query, &["verify", "--run", run, "--at", "kafka,postgres"])));
     for fleet in [&other, &"kafka.partitions=4".to_string()] {
         let refused = stack.run(2, &words(&with(fleet, &["verify", "--run", run, "--at", "kafka"])));
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -326,6 +331,23 @@ fn a_plan_is_what_the_run_then_takes() {
     near("postgres", &plan["bytes"]["postgres_history"], heap as f64);
     near("files", &plan["generate_files"], 10.0);
     near("snowpipe", &plan["bytes"]["snowpipe_sent"], size(&stack.tables(), ".ndjson.zst"));
+}
+
+/// Files go to a bucket as to a folder; the same command goes on with what is missing, and another run is refused.
+#[test]
+fn files_go_to_a_bucket_and_a_restart_keeps_them() {
+    let stack = Stack::new(Broker::Local);
+    let out = format!("s3://{BUCKET}/files/one");
+    let generate = |code: i32, seed: &str| {
+        let spec = ["--seed", seed, "--meters", "20", "--days", "3", "--start", "2026-04-01", "--wide", "--events"];
+        let output = stack.run(code, &[&["generate", "--out", &out], &spec[..]].concat());
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let first = generate(0, "1");
+    assert!(first.contains("in 7 files") && first.contains("0 files were there"), "{first}");
+    let again = generate(0, "1");
+    assert!(again.contains("in 0 files") && again.contains("7 files were there"), "{again}");
+    assert!(generate(1, "2").contains("is of another run"));
 }
 
 /// One clear error each, naming file, line, field and fix; exit code 2.

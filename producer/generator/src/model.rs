@@ -31,8 +31,6 @@ use crate::{
 /// Version of every value this crate makes. A change that moves the golden hash increments it.
 pub const MODEL_VERSION: i32 = 3;
 
-/// Share of the readings that an estimate stands for, in blocks of eight intervals.
-const ESTIMATED_SHARE: f64 = 0.005;
 /// The load model's own lattice.
 const QUARTER_MS: i64 = 900_000;
 
@@ -73,6 +71,8 @@ impl LoadModel {
 pub struct Conditions {
     /// Share of the readings whose voltage is outside 114 to 126 V for hours or days.
     pub voltage_anomaly_rate: f64,
+    /// Share of the readings that are tagged as estimates, in blocks of eight intervals.
+    pub estimated_share: f64,
     /// What a scenario lets happen.
     pub happenings: Happenings,
     /// When the run starts: a scenario's times count from there.
@@ -83,7 +83,13 @@ pub struct Conditions {
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { voltage_anomaly_rate: 0.002, happenings: Happenings::default(), start: Timestamp(0), demo_events: None }
+        Self {
+            voltage_anomaly_rate: 0.002,
+            estimated_share: 0.005,
+            happenings: Happenings::default(),
+            start: Timestamp(0),
+            demo_events: None,
+        }
     }
 }
 
@@ -138,6 +144,7 @@ pub struct Model {
     outages: Outages,
     anomalies: anomaly::Anomalies,
     zone: Zone,
+    estimated_share: f64,
 }
 
 /// The customers under one of the load models.
@@ -237,6 +244,7 @@ impl Model {
             outages,
             anomalies: anomaly::Anomalies::new(seed, fleet.tree.transformers(), conditions.voltage_anomaly_rate),
             zone,
+            estimated_share: conditions.estimated_share,
         }
     }
 
@@ -288,7 +296,7 @@ impl Model {
         let (k, key) = (context.interval, constants.key);
         let Some(energy) = self.energy(meter, context) else { return OUT };
         let volts = self.volts(constants, energy.net, context);
-        let estimated = key.stream(stream::QUALITY).uniform(k >> 3) < ESTIMATED_SHARE;
+        let estimated = key.stream(stream::QUALITY).uniform(k >> 3) < self.estimated_share;
         Values {
             usage: Energy((energy.delivered * 10_000.0).round() as i64),
             voltage: Voltage((volts * 10.0).round() as i32),

@@ -165,3 +165,22 @@ fn a_stream_without_end_over_no_meters_ends() {
         }
     }
 }
+
+#[test]
+fn with_back_fill_as_many_readings_are_estimates_as_utilities_report() {
+    for (pattern, share) in [(Pattern::Partial, 0.02), (Pattern::Degraded, 0.05)] {
+        let run = run_of(&crate::run::Request { backfill: true, ..request(2_000, 6, pattern) }, 4, 1);
+        let (mut contexts, mut estimates, mut all) = (Contexts::default(), 0, 0);
+        for interval in (run.first_interval()..run.end_interval().unwrap()).step_by(7) {
+            for meter in 0..run.fleet().len() {
+                let mut first = None;
+                run.variants(meter, interval, &mut contexts, |emit| first = first.or(Some(emit)));
+                let reading = run.reading_of(first.expect("nothing is lost"), &mut contexts);
+                estimates += u32::from(reading.quality == flux_schemas::reading::Quality::Estimated);
+                all += 1;
+            }
+        }
+        let found = f64::from(estimates) / f64::from(all);
+        assert!((found / share - 1.0).abs() < 0.15, "{pattern:?}: {found}");
+    }
+}
