@@ -9,7 +9,7 @@ PACKAGES_TEST := $(PACKAGES_UP) default-jre-headless maven kcat python3 python3-
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies
 
 # The whole workspace, always: another selection of packages would compile shared crates again, with other features.
-.PHONY: help up build test bench realism monitoring plots lint packages-up packages-test clean
+.PHONY: help up build test bench realism monitoring snowflake plots lint packages-up packages-test clean
 
 help: ## Shows the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ realism: build .deps/realism ## Emits years of readings and compares their stati
 
 monitoring: packages-monitoring build ## Checks rules, alerts, routes and every query of every dashboard on a running pipeline; about two minutes
 	python3 tests/monitoring/check.py target/debug/flux
+
+snowflake: build .deps/snowflake ## Checks Snowflake's SQL: parses it, and runs the dynamic tables on emitted data; about a minute
+	.deps/snowflake/bin/python tests/snowflake/check.py target/debug/flux
 
 plots: build .deps/realism ## Draws docs/realism.png
 	.deps/realism/bin/python tests/realism/plots.py target/debug/flux docs/realism.png
@@ -85,4 +88,11 @@ packages-monitoring:
 	@echo "installing Polars into $@"
 	python3 -m venv $@
 	$@/bin/pip install --quiet --requirement tests/realism/requirements.txt
+	touch $@
+
+.deps/snowflake: tests/snowflake/requirements.txt
+	@$(call install,python3 python3-venv)
+	@echo "installing the offline SQL engine into $@"
+	python3 -m venv $@
+	$@/bin/pip install --quiet --requirement tests/snowflake/requirements.txt
 	touch $@

@@ -175,6 +175,30 @@ fn tampering_is_named(stack: &Stack, run: &str) {
     assert!(text.contains("POWER_FACTOR is"), "{text}");
 }
 
+/// Narrow and wide rows lie side by side: in a topic, under one subject, in units and objects of a sink.
+#[test]
+fn narrow_and_wide_runs_share_a_topic_and_its_tables() {
+    let stack = Stack::new(Broker::Local);
+    let runs = ["00000000000000f1", "00000000000000f2", "00000000000000f3"];
+    for (run, wide) in runs.into_iter().zip([None, Some("--wide"), None]) {
+        let arguments =
+            ["produce", "--run", run, "--seed", "2", "--meters", "30", "--days", "2", "--start", "2026-06-01"];
+        stack.run(0, &arguments.into_iter().chain(wide).collect::<Vec<_>>());
+    }
+    // Started after all of it is there, so that their units hold rows of all three.
+    let _sinks = [
+        stack.start(&["sink", "postgres"]),
+        stack.start(&["sink", "s3", "--set", "s3.format=parquet"]),
+        stack.start(&["sink", "snowpipe"]),
+    ];
+    for run in runs {
+        stack.assert_proven(run, 30 * 2 * 96);
+    }
+    let filled =
+        |run: &str| stack.sql(&format!("select count(register_kwh) from ami_interval_readings where run_id = '{run}'"));
+    assert_eq!(runs.map(filled), [0, 30 * 2 * 96, 0]);
+}
+
 /// Who passes rows over writes down which, and the proof holds without them.
 #[test]
 fn rows_that_an_overloaded_producer_drops_are_accounted_for_and_nowhere() {
