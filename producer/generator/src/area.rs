@@ -1,7 +1,7 @@
 //! The service areas: where they lie, who lives there, and their weather.
 //!
 //! Climate: NOAA U.S. Climate Normals 1991-2020, monthly means of the daily maximum and minimum, degrees Celsius, of the
-//! station named with each area. Segment mixes and centres are those of the systems that this project replaces. The share
+//! station named with each area; all but Houston's were not checked to the tenth. Segment mixes and centres are those of the systems that this project replaces. The share
 //! of homes heated by electricity follows the census regions of EIA's Residential Energy Consumption Survey 2020.
 
 use crate::calendar::Zone;
