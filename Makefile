@@ -34,10 +34,10 @@ bench: packages-test .deps/kafka/lib ## Speeds, CPU and memory, side by side in 
 realism: build .deps/realism ## Emits years of readings and compares their statistics with those of real load data; about five minutes
 	.deps/realism/bin/python tests/realism/statistics_of_readings.py target/debug/flux $(ARGS)
 
-monitoring: packages-monitoring build ## Checks rules, alerts, routes and every query of every dashboard on a running pipeline; about two minutes
+monitoring: packages-monitoring $(if $(BUILT),,build) ## Checks rules, alerts, routes and every query of every dashboard on a running pipeline; about two minutes
 	python3 tests/monitoring/check.py target/debug/flux
 
-snowflake: build .deps/snowflake ## Checks Snowflake's SQL: parses it, and runs the dynamic tables on emitted data; about a minute
+snowflake: $(if $(BUILT),,build) .deps/snowflake ## Checks Snowflake's SQL: parses it, and runs the dynamic tables on emitted data; about a minute
 	.deps/snowflake/bin/python tests/snowflake/check.py target/debug/flux
 
 plots: build .deps/realism ## Draws docs/realism.png
