@@ -203,6 +203,8 @@ impl Shard {
     /// Intervals are shed whole.
     fn is_overloaded(&self, schedule: &Schedule, cursor: Cursor, due: i64, now: i64) -> bool {
         let late = now - due > self.settings.overload_lag.as_millis() as i64 && schedule.is_live(due);
+        // The assets come once, before the first interval, and are never passed over.
+        let late = late && cursor.bucket >= self.run.first_interval();
         match self.settings.overload {
             Overload::Lag => false,
             Overload::DropOldest => late,

@@ -17,6 +17,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,21 @@ def rules() -> None:
     print(f"rules: {len(alerts)} alerts fire and resolve, each with a runbook; routes hold")
 
 
+def registered() -> None:
+    """Rules and panels name only metrics that the code registers: `or vector(0)` would hide a wrong name."""
+    source = "".join(path.read_text() for path in ROOT.glob("*/**/*.rs") if "target" not in path.parts)
+    ours = set(re.findall(r'"(flux_[a-z_]+)"', source))
+    texts = [path.read_text() for path in (DEPLOY / "prometheus").glob("*.yml")]
+    texts += [path.read_text() for path in (DEPLOY / "grafana" / "dashboards").glob("*.json")]
+    named = set(re.findall(r"(?<![:\w])(flux_[a-z_]+)", "".join(texts)))
+    named = {re.sub(r"_(bucket|count|sum)$", "", name) for name in named}
+    assert named and named <= ours, f"metrics that no role has: {named - ours}"
+    recorded = set(re.findall(r"record: (\S+)", "".join(texts)))
+    used = set(re.findall(r"\bsink:[a-z_]+:[a-z0-9_]+", "".join(texts)))
+    assert used <= recorded, f"recordings that no rule makes: {used - recorded}"
+    print(f"names: {len(named)} metrics and {len(used)} recordings exist")
+
+
 class Pipeline:
     """`flux up` with events, live, and a Prometheus that scrapes its roles."""
 
@@ -99,11 +115,21 @@ class Pipeline:
         (config / "targets" / "up.json").write_text(json.dumps(groups))
         text = (config / "prometheus.yml").read_text().replace("targets/*.yml", "targets/*.json").replace("5s", "1s")
         (config / "prometheus.yml").write_text(text)
-        self.address = "127.0.0.1:19090"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.prometheus = subprocess.Popen(
             ["prometheus", f"--config.file={config}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb", f"--web.listen-address={self.address}", "--log.level=error"],
             cwd=config,
         )
+        for _ in range(150):
+            try:
+                urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=5).close()
+                return
+            except OSError:
+                assert self.prometheus.poll() is None, "prometheus ended"
+                time.sleep(0.2)
+        sys.exit("prometheus is not ready after 30 s")
 
     def query(self, expression: str) -> list:
         url = f"http://{self.address}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
@@ -156,6 +182,7 @@ def panels(pipeline: Pipeline) -> None:
 
 def main() -> None:
     rules()
+    registered()
     with tempfile.TemporaryDirectory() as temporary:
         pipeline = Pipeline(sys.argv[1], pathlib.Path(temporary))
         try:

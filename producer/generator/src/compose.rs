@@ -6,7 +6,6 @@ use flux_schemas::{
 };
 
 use crate::{
-    comms::Fate,
     emission::{Emit, Kind},
     events,
     fleet::kind,
@@ -162,11 +161,4 @@ fn nominal_voltage(segment: Segment, chance: f64) -> i64 {
 
 fn reading_type(interval_seconds: i32) -> &'static str {
     READING_TYPES.iter().find(|(seconds, _)| *seconds == interval_seconds).map_or("", |(_, text)| text)
-}
-
-impl Run {
-    /// What becomes of the reading of (meter, interval) on its way.
-    pub fn fate(&self, meter: u32, interval: i64) -> Fate {
-        self.comms().fate(meter, self.block(interval))
-    }
 }

@@ -159,10 +159,6 @@ impl Run {
         self.pattern
     }
 
-    pub(crate) fn comms(&self) -> &Comms {
-        &self.comms
-    }
-
     /// Whether readings have the wide columns.
     pub fn is_wide(&self) -> bool {
         self.spec.wide
@@ -240,6 +236,11 @@ impl Run {
     /// What keeps the reading of (meter, interval) on its way, if anything does.
     pub fn loss(&self, meter: u32, interval: i64) -> Option<Loss> {
         self.comms.loss(meter, self.comms.block(interval))
+    }
+
+    /// What becomes of the reading of (meter, interval) on its way.
+    pub fn fate(&self, meter: u32, interval: i64) -> Fate {
+        self.comms.fate(meter, self.block(interval))
     }
 
     pub(crate) fn loss_in_block(&self, meter: u32, block: i64) -> Option<Loss> {

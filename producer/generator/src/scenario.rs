@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A scenario file.
+/// A scenario file. It repeats the fields of [`Happenings`], as a flattened part would let unknown fields pass.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
